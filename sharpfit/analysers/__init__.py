@@ -1,0 +1,1 @@
+"""Meta-estimators that analyse a fitted network."""

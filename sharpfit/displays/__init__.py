@@ -1,0 +1,1 @@
+"""Figures of the analysers, with the numbers behind them."""

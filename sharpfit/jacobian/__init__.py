@@ -1,0 +1,1 @@
+"""Input-output Jacobians: per-sample norms, slopes, Lipschitz certificates."""

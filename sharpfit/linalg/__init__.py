@@ -1,0 +1,1 @@
+"""Linear algebra of symmetric operators: eigenpairs, traces, densities. Knows no network."""

@@ -1,0 +1,1 @@
+"""Scorers and splitters for model selection from training rows."""

@@ -1,0 +1,1 @@
+"""Networks that are scikit-learn estimators."""

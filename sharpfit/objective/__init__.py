@@ -1,0 +1,1 @@
+"""What is differentiated: per-sample losses on logits, and modules that return logits."""

@@ -1,0 +1,1 @@
+"""Pure functions of arrays behind the bounds: no torch here; a docstring is a theorem."""
