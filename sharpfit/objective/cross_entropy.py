@@ -1,0 +1,124 @@
+"""Cross-entropy of class logits, with class weights and label smoothing."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sharpfit.objective.sample_loss import Reduction, SampleLoss, Task
+
+
+class CrossEntropy(SampleLoss):
+    r"""Softmax cross-entropy, :math:`l(z, y) = -\sum_c w_c\, q_c \log p_c(z)`.
+
+    With :math:`s = \sum_c w_c q_c` the gradient is :math:`s\,p - w \odot q` and the
+    curvature :math:`A = s\,(\mathrm{diag}(p) - p p^\top)`. Label smoothing only
+    changes :math:`q`, and so leaves :math:`A` as it is when there are no class weights.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (C,), optional
+        Class weights.
+    label_smoothing : float, default=0.0
+        Mass spread evenly over the classes.
+    ignore_index : int, default=-100
+        Target of samples that do not count.
+    reduction : {"mean", "sum"}, default="mean"
+        The mean is PyTorch's: over the summed class weights for class-number targets.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sharpfit.objective import CrossEntropy
+    >>> CrossEntropy().values(torch.zeros(1, 4), torch.tensor([2])).item()  # log 4
+    1.386...
+    """
+
+    task: Task = "classification"
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        ignore_index: int = -100,
+        reduction: Reduction = "mean",
+    ):
+        self.weight = weight
+        self.label_smoothing = label_smoothing
+        self.ignore_index = ignore_index
+        self.reduction = reduction
+
+    def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Loss of every sample; see `SampleLoss.values`."""
+        return F.cross_entropy(
+            outputs,
+            targets,
+            weight=self._class_weights(outputs) if self.weight is not None else None,
+            ignore_index=self.ignore_index,
+            reduction="none",
+            label_smoothing=self.label_smoothing,
+        )
+
+    def row_weights(self, targets: Tensor) -> Tensor:
+        """Weights of the samples; see `SampleLoss.row_weights`."""
+        if self.reduction == "sum" or targets.is_floating_point():
+            return super().row_weights(targets)
+        counted = targets != self.ignore_index
+        if self.weight is None:
+            total = counted.sum().double()
+        else:
+            total = self.weight.double().to(targets.device)[targets[counted]].sum()
+        return (1.0 / total).expand(targets.shape[0]).clone()
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Gradient in the logits; see `SampleLoss.gradient`."""
+        weighted = self._weighted_distribution(outputs, targets)
+        return weighted.sum(dim=1, keepdim=True) * outputs.softmax(dim=1) - weighted
+
+    def curvature(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Curvature in the logits; see `SampleLoss.curvature`."""
+        probabilities = outputs.softmax(dim=1)
+        outer = probabilities.unsqueeze(2) * probabilities.unsqueeze(1)
+        return self._scale(outputs, targets).unsqueeze(2) * (
+            torch.diag_embed(probabilities) - outer
+        )
+
+    def curvature_product(self, outputs: Tensor, targets: Tensor, vectors: Tensor) -> Tensor:
+        """Products with the curvature; see `SampleLoss.curvature_product`."""
+        probabilities = outputs.softmax(dim=1)
+        centred = vectors - (probabilities * vectors).sum(dim=1, keepdim=True)
+        return self._scale(outputs, targets) * probabilities * centred
+
+    def curvature_root(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        r"""Roots of the curvature; see `SampleLoss.curvature_root`.
+
+        With :math:`r = \sqrt p`, :math:`(\mathrm{diag}(r) - p r^\top)` is a root of
+        :math:`\mathrm{diag}(p) - p p^\top` because :math:`r^\top r = 1`.
+        """
+        probabilities = outputs.softmax(dim=1)
+        roots = probabilities.sqrt()
+        root = torch.diag_embed(roots) - probabilities.unsqueeze(2) * roots.unsqueeze(1)
+        return self._scale(outputs, targets).sqrt().unsqueeze(2) * root
+
+    def _scale(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if self.weight is None and not targets.is_floating_point():
+            return (targets != self.ignore_index).to(outputs.dtype).unsqueeze(1)
+        return self._weighted_distribution(outputs, targets).sum(dim=1, keepdim=True)
+
+    def _class_weights(self, outputs: Tensor) -> Tensor:
+        if self.weight is None:
+            return torch.ones(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
+        return self.weight.to(outputs)
+
+    def _weighted_distribution(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        classes = outputs.shape[1]
+        if targets.is_floating_point():
+            distribution = targets.to(outputs.dtype)
+            counted = torch.ones_like(distribution[:, :1])
+        else:
+            counted = (targets != self.ignore_index).to(outputs.dtype).unsqueeze(1)
+            present = torch.where(targets == self.ignore_index, 0, targets)
+            # Built by comparison: one_hot reads its argument and cannot be traced by torch.func.
+            numbers = torch.arange(classes, device=outputs.device)
+            distribution = (present.unsqueeze(1) == numbers).to(outputs.dtype)
+        smoothed = (1 - self.label_smoothing) * distribution + self.label_smoothing / classes
+        return counted * smoothed * self._class_weights(outputs)
