@@ -58,17 +58,6 @@ class CrossEntropy(SampleLoss):
             label_smoothing=self.label_smoothing,
         )
 
-    def row_weights(self, targets: Tensor) -> Tensor:
-        """Weights of the samples; see `SampleLoss.row_weights`."""
-        if self.reduction == "sum" or targets.is_floating_point():
-            return super().row_weights(targets)
-        counted = targets != self.ignore_index
-        if self.weight is None:
-            total = counted.sum().double()
-        else:
-            total = self.weight.double().to(targets.device)[targets[counted]].sum()
-        return (1.0 / total).expand(targets.shape[0]).clone()
-
     def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Gradient in the logits; see `SampleLoss.gradient`."""
         weighted = self._weighted_distribution(outputs, targets)
@@ -98,6 +87,15 @@ class CrossEntropy(SampleLoss):
         roots = probabilities.sqrt()
         root = torch.diag_embed(roots) - probabilities.unsqueeze(2) * roots.unsqueeze(1)
         return self._scale(outputs, targets).sqrt().unsqueeze(2) * root
+
+    def _counts(self, targets: Tensor) -> Tensor:
+        if targets.is_floating_point():
+            return super()._counts(targets)
+        counted = targets != self.ignore_index
+        if self.weight is None:
+            return counted.double()
+        present = torch.where(counted, targets, 0)
+        return counted * self.weight.double().to(targets.device)[present]
 
     def _scale(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self.weight is None and not targets.is_floating_point():

@@ -48,21 +48,46 @@ class SampleLoss(ABC):
         Tensor of shape (n,)
         """
 
-    def row_weights(self, targets: Tensor) -> Tensor:
-        """Weights `a_i` of the samples when `targets` is the whole data set.
+    def row_weights(self, targets: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        r"""Weights `a_i` of the samples when `targets` is the whole data set.
+
+        With sample weights :math:`s_i` a sum has :math:`a_i = s_i` and a mean
+        :math:`a_i = s_i / \sum_j s_j w_j`, where :math:`w_j` is the class weight of
+        sample `j` (1 without class weights).
 
         Parameters
         ----------
         targets : Tensor of shape (n, ...)
             Targets of all samples over which the loss is taken.
+        sample_weight : Tensor of shape (n,), optional
+            Non-negative weights.
 
         Returns
         -------
         Tensor of shape (n,), float64
+
+        Raises
+        ------
+        ValueError
+            If all weights are zero.
         """
         count = targets.shape[0]
-        weight = 1.0 if self.reduction == "sum" else 1.0 / count
-        return torch.full((count,), weight, dtype=torch.float64, device=targets.device)
+        weights = torch.ones(count, dtype=torch.float64, device=targets.device)
+        if sample_weight is not None:
+            weights = sample_weight.to(weights).reshape(count)
+        if self.reduction == "sum":
+            return weights.clone()
+        total = (weights * self._counts(targets)).sum()
+        if not bool(total > 0):
+            raise ValueError(
+                "the weights of all samples are zero, so their mean loss does not exist; "
+                "give at least one sample (of a class that counts) a positive weight"
+            )
+        return weights / total
+
+    def _counts(self, targets: Tensor) -> Tensor:
+        """How much each sample counts in the denominator of a mean."""
+        return torch.ones(targets.shape[0], dtype=torch.float64, device=targets.device)
 
     def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Gradient of the per-sample loss in the outputs.

@@ -88,6 +88,22 @@ def test_products_and_roots_agree_with_the_curvature(case):
     torch.testing.assert_close(root @ root.mT, curvature, atol=1e-7, rtol=1e-7)
 
 
+@pytest.mark.parametrize("case", TWICE_DIFFERENTIABLE)
+def test_integer_sample_weights_are_repetitions(case):
+    criterion, outputs, targets = CASES[case]
+    loss = as_sample_loss(criterion)
+    repeats = torch.tensor([1, 2, 0, 3, 1, 1, 2])
+    total = (loss.row_weights(targets, repeats) * loss.values(outputs, targets)).sum()
+    rows = torch.repeat_interleave(torch.arange(7), repeats)
+    shaped = targets.reshape(outputs.shape) if "flat" in case else targets
+    torch.testing.assert_close(total, criterion(outputs[rows], shaped[rows]))
+
+
+def test_zero_weights_are_refused():
+    with pytest.raises(ValueError, match="weights of all samples are zero"):
+        as_sample_loss(nn.MSELoss()).row_weights(REAL, torch.zeros(7))
+
+
 def test_softmax_curvature_is_at_most_one_half():
     logits = torch.tensor([[3.0, 3.0, -50.0]], dtype=torch.float64)
     curvature = as_sample_loss(nn.CrossEntropyLoss()).curvature(logits, torch.tensor([0]))
