@@ -1,0 +1,141 @@
+"""Closed-form Jacobians of chains of dense layers and elementwise activations."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sharpfit.jacobian.linearisation import FrozenModule
+
+# Layers whose Jacobian is diagonal (in evaluation mode).
+_ELEMENTWISE = (
+    nn.BatchNorm1d,
+    nn.CELU,
+    nn.ELU,
+    nn.GELU,
+    nn.Hardsigmoid,
+    nn.Hardswish,
+    nn.Hardtanh,
+    nn.LeakyReLU,
+    nn.LogSigmoid,
+    nn.Mish,
+    nn.PReLU,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.SELU,
+    nn.Sigmoid,
+    nn.SiLU,
+    nn.Softplus,
+    nn.Softsign,
+    nn.Tanh,
+)
+_IDENTITIES = (nn.Identity, nn.Dropout, nn.Flatten)
+
+
+def dense_chain_jacobians(module: FrozenModule, inputs: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return outputs and Jacobians, if the forward pass is a chain of known layers.
+
+    The chain is the one that this very forward pass takes, read off by hooks: every layer's
+    input must be the tensor that the layer before it returned, unchanged.
+
+    Parameters
+    ----------
+    module : FrozenModule
+    inputs : Tensor of shape (n, ...)
+
+    Returns
+    -------
+    outputs : Tensor of shape (n, C)
+    jacobians : Tensor of shape (n, C, d)
+        None instead of the pair if the forward pass is anything but such a chain.
+    """
+    leaves = [part for part in module.module.modules() if not any(part.children())]
+    if not all(_is_known(leaf) for leaf in leaves):
+        return None
+    recorder = _ChainRecorder(inputs.detach())
+    handles = [leaf.register_forward_pre_hook(recorder.enter) for leaf in leaves]
+    handles += [leaf.register_forward_hook(recorder.leave) for leaf in leaves]
+    try:
+        with torch.no_grad():
+            outputs = module.module(recorder.last)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not recorder.ends_with(outputs):
+        return None
+    return outputs, _propagate(recorder.steps, outputs)
+
+
+def _is_known(leaf: nn.Module) -> bool:
+    if leaf._forward_hooks or leaf._forward_pre_hooks:
+        return False
+    if type(leaf) is nn.Flatten:
+        return leaf.start_dim == 1 and leaf.end_dim == -1
+    if type(leaf) is nn.BatchNorm1d:
+        return leaf.running_var is not None
+    return type(leaf) is nn.Linear or type(leaf) in _ELEMENTWISE or type(leaf) in _IDENTITIES
+
+
+class _ChainRecorder:
+    """Follows a tensor through the leaves; `last` is None once the chain is broken."""
+
+    def __init__(self, inputs: Tensor):
+        self.steps: list[tuple[nn.Module, Tensor]] = []
+        self._follow(inputs)
+
+    def _follow(self, tensor: Tensor) -> None:
+        self.last: Any = tensor
+        self._version = tensor._version
+
+    def enter(self, leaf: nn.Module, args: tuple[Any, ...]) -> None:
+        # The version tells an in-place operation between two layers.
+        follows = len(args) == 1 and args[0] is self.last
+        if not follows or self.last._version != self._version:
+            self.last = None
+            return
+        if type(leaf) is nn.Linear or type(leaf) in _ELEMENTWISE:
+            if self.last.ndim != 2:
+                self.last = None
+                return
+            kept = self.last.clone() if getattr(leaf, "inplace", False) else self.last
+            self.steps.append((leaf, kept))
+
+    def leave(self, leaf: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        if self.last is not None:
+            self._follow(output)
+
+    def ends_with(self, outputs: Any) -> bool:
+        unchanged = outputs is self.last and outputs._version == self._version
+        return unchanged and any(type(layer) is nn.Linear for layer, _ in self.steps)
+
+
+def _propagate(steps: list[tuple[nn.Module, Tensor]], outputs: Tensor) -> Tensor:
+    rows, classes = outputs.shape
+    jacobians: Tensor | None = None
+    slope: Tensor | None = None  # diagonal waiting for the next dense layer
+    for layer, entering in reversed(steps):
+        if isinstance(layer, nn.Linear):
+            weight = layer.weight
+            if jacobians is None:
+                jacobians = weight if slope is None else slope.unsqueeze(2) * weight
+                jacobians = jacobians.expand(rows, classes, -1)
+            else:
+                if slope is not None:
+                    jacobians = jacobians * slope.unsqueeze(1)
+                jacobians = (jacobians.reshape(rows * classes, -1) @ weight).view(rows, classes, -1)
+            slope = None
+        else:
+            here = _derivative(layer, entering)
+            slope = here if slope is None else slope * here
+    assert jacobians is not None
+    return jacobians if slope is None else jacobians * slope.unsqueeze(1)
+
+
+def _derivative(layer: nn.Module, entering: Tensor) -> Tensor:
+    if type(layer) is nn.ReLU:
+        return (entering > 0).to(entering.dtype)
+    with torch.enable_grad():
+        variable = entering.detach().requires_grad_()
+        values = layer(variable.clone())
+        (slope,) = torch.autograd.grad(values.sum(), variable)
+    return slope

@@ -1,0 +1,207 @@
+"""A module linearised in its inputs: products with the Jacobians of a chunk of rows."""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+# A chunk's buffers should stay in the processor's caches: larger ones cost page faults.
+_CACHE_BYTES = {"cpu": 2**24, "cuda": 2**31}
+_MAX_CHUNK = 1024
+
+
+class FrozenModule:
+    """A private copy of a module in evaluation mode, a function of its inputs alone.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Maps a batch of shape (n, ...) to outputs of shape (n, C) or (n,). It is copied;
+        the copy is put in evaluation mode and its parameters are held constant.
+    inputs : Tensor of shape (n, ...)
+        All rows that will be used; checked here, before any long work.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        The copy.
+    n_outputs : int
+        Number `C` of outputs.
+    n_features : int
+        Number `d` of input entries of a row.
+
+    Raises
+    ------
+    TypeError
+        If `module` is no module or `inputs` no floating tensor.
+    ValueError
+        If there are no rows, a value is not finite, dtypes differ, or the module does not
+        return one row of outputs for each row of inputs.
+    """
+
+    def __init__(self, module: nn.Module, inputs: Tensor):
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"module must be a torch.nn.Module, got {type(module).__name__}; "
+                "take it from an estimator with sharpfit.bridge.as_problem(estimator, X).module"
+            )
+        _check_inputs(module, inputs)
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        probe = inputs[:2].detach().requires_grad_()
+        self._saved_bytes = 0
+        with (
+            torch.enable_grad(),
+            torch.autograd.graph.saved_tensors_hooks(self._count_saved, lambda tensor: tensor),
+        ):
+            outputs = self.module(probe)
+        if not isinstance(outputs, Tensor) or outputs.ndim not in (1, 2):
+            got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ValueError(
+                f"module must return a tensor of shape (n, C), got {got}; wrap it so that its "
+                "outputs are flattened"
+            )
+        if outputs.shape[0] != probe.shape[0]:
+            raise ValueError(
+                f"module returned {outputs.shape[0]} rows for {probe.shape[0]} rows of inputs; "
+                "each row of inputs must give one row of outputs"
+            )
+        self.n_outputs = outputs.shape[1] if outputs.ndim == 2 else 1
+        self.n_features = probe[0].numel()
+        self._saved_bytes //= probe.shape[0]
+
+    def _count_saved(self, tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            self._saved_bytes += tensor.element_size() * tensor.numel()
+        return tensor
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return outputs of shape (n, C)."""
+        outputs = self.module(inputs)
+        return outputs if outputs.ndim == 2 else outputs.unsqueeze(1)
+
+    def chunks(
+        self, inputs: Tensor, batch_size: int | str, memory_budget: int, *, copies: int
+    ) -> Iterator[slice]:
+        """Slices of rows whose work fits the memory budget.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, ...)
+        batch_size : int or "auto"
+            Rows of a chunk; "auto" keeps a chunk's work in cache and in the budget.
+        memory_budget : int
+            Bytes that one chunk may use.
+        copies : int
+            How many gradients of a row, of `n_features` entries, are held at once.
+
+        Yields
+        ------
+        slice
+        """
+        if batch_size == "auto":
+            row = inputs.element_size() * self.n_features * copies + 2 * self._saved_bytes
+            available = min(memory_budget, _CACHE_BYTES.get(inputs.device.type, 2**24))
+            size = max(1, min(_MAX_CHUNK, available // row))
+        elif isinstance(batch_size, int) and batch_size > 0:
+            size = batch_size
+        else:
+            raise ValueError(f"batch_size must be a positive int or 'auto', got {batch_size!r}")
+        for start in range(0, len(inputs), size):
+            yield slice(start, min(start + size, len(inputs)))
+
+
+class Linearisation:
+    """The Jacobians of a module at a chunk of rows, by their products with vectors.
+
+    Both products reuse one forward pass: the transposed one is a backward pass, and the
+    plain one differentiates the backward pass in its (dummy) cotangent.
+
+    Parameters
+    ----------
+    module : FrozenModule
+    inputs : Tensor of shape (n, ...)
+
+    Attributes
+    ----------
+    outputs : Tensor of shape (n, C)
+        Outputs of the module.
+    """
+
+    def __init__(self, module: FrozenModule, inputs: Tensor):
+        self._inputs = inputs.detach().requires_grad_()
+        with torch.enable_grad():
+            self._outputs = module(self._inputs)
+        self.outputs = self._outputs.detach()
+        self._dummy: Tensor | None = None
+        self._pulled: Tensor | None = None
+
+    def transposed_product(self, cotangents: Tensor) -> Tensor:
+        """Products of the transposed Jacobians with one vector a row.
+
+        Parameters
+        ----------
+        cotangents : Tensor of shape (n, C)
+
+        Returns
+        -------
+        Tensor of the inputs' shape
+        """
+        if not self._outputs.requires_grad:
+            return torch.zeros_like(self._inputs)
+        (gradient,) = torch.autograd.grad(
+            self._outputs, self._inputs, cotangents, retain_graph=True, materialize_grads=True
+        )
+        return gradient
+
+    def product(self, tangents: Tensor) -> Tensor:
+        """Products of the Jacobians with one vector a row.
+
+        Parameters
+        ----------
+        tangents : Tensor of the inputs' shape
+
+        Returns
+        -------
+        Tensor of shape (n, C)
+        """
+        if not self._outputs.requires_grad:
+            return torch.zeros_like(self.outputs)
+        if self._dummy is None:
+            self._dummy = torch.zeros_like(self.outputs, requires_grad=True)
+            with torch.enable_grad():
+                (self._pulled,) = torch.autograd.grad(
+                    self._outputs,
+                    self._inputs,
+                    self._dummy,
+                    create_graph=True,
+                    materialize_grads=True,
+                )
+        assert self._pulled is not None
+        if not self._pulled.requires_grad:
+            return torch.zeros_like(self.outputs)
+        (pushed,) = torch.autograd.grad(
+            self._pulled, self._dummy, tangents, retain_graph=True, materialize_grads=True
+        )
+        return pushed
+
+
+def _check_inputs(module: nn.Module, inputs: Tensor) -> None:
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        got = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise TypeError(
+            f"inputs must be a tensor of a floating dtype, got {got}; a Jacobian exists only "
+            "for real inputs: convert them with torch.as_tensor(X, dtype=torch.float32)"
+        )
+    if inputs.ndim < 2 or len(inputs) == 0:
+        raise ValueError(
+            f"inputs must have shape (n, ...) with at least one row, got {tuple(inputs.shape)}"
+        )
+    for parameter in module.parameters():
+        if parameter.is_floating_point() and parameter.dtype != inputs.dtype:
+            raise ValueError(
+                f"inputs are {inputs.dtype} and the module's parameters {parameter.dtype}; "
+                "convert one of them, nothing is cast silently"
+            )
+    if not bool(torch.isfinite(inputs).all()):
+        raise ValueError("inputs contain NaN or infinity; remove or impute these rows first")

@@ -1,0 +1,142 @@
+"""Logit margins of a batch: their values, rivals and gradients."""
+
+import torch
+from torch import Tensor, nn
+
+from sharpfit.jacobian.linearisation import FrozenModule, Linearisation
+
+
+def predicted_classes(logits: Tensor) -> Tensor:
+    """Class numbers of the largest logits; for one logit, 1 where it is positive.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, C)
+
+    Returns
+    -------
+    Tensor of shape (n,), int64
+    """
+    if logits.shape[1] == 1:
+        return (logits[:, 0] > 0).long()
+    return logits.argmax(dim=1)
+
+
+def margins_and_rivals(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Margins of `classes` to the best other class, and which one that is.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, C)
+    classes : Tensor of shape (n,)
+
+    Returns
+    -------
+    margins : Tensor of shape (n,)
+        ``logits[y] - max of the others``; for one logit, the logit signed by the class.
+    rivals : Tensor of shape (n,)
+        Class number of the runner-up.
+    """
+    if logits.shape[1] == 1:
+        return logits[:, 0] * (2 * classes - 1).to(logits.dtype), 1 - classes
+    own = logits.gather(1, classes.unsqueeze(1))
+    others = logits.scatter(1, classes.unsqueeze(1), -torch.inf)
+    best, rivals = others.max(dim=1)
+    return own.squeeze(1) - best, rivals
+
+
+def margin_cotangents(logits: Tensor, classes: Tensor, rivals: Tensor) -> Tensor:
+    """Differentiate the margins in the logits.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, C)
+    classes, rivals : Tensor of shape (n,)
+
+    Returns
+    -------
+    Tensor of shape (n, C)
+    """
+    if logits.shape[1] == 1:
+        return (2 * classes - 1).to(logits.dtype).unsqueeze(1)
+    cotangents = torch.zeros_like(logits)
+    cotangents.scatter_(1, classes.unsqueeze(1), 1.0)
+    return cotangents.scatter_(1, rivals.unsqueeze(1), -1.0)
+
+
+def margin_differences(jacobians: Tensor, classes: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor]:
+    """Margin gradients to the runner-up, and the largest norm over all other classes.
+
+    Parameters
+    ----------
+    jacobians : Tensor of shape (n, C, d)
+        Of the logits.
+    classes, rivals : Tensor of shape (n,)
+
+    Returns
+    -------
+    gradients : Tensor of shape (n, d)
+    largest : Tensor of shape (n,), float64
+        Largest Euclidean norm of a logit difference's gradient.
+    """
+    if jacobians.shape[1] == 1:
+        gradients = jacobians[:, 0] * (2 * classes - 1).to(jacobians.dtype).unsqueeze(1)
+        return gradients, torch.linalg.vector_norm(gradients.double(), dim=1)
+    rows = torch.arange(len(jacobians), device=jacobians.device)
+    differences = jacobians[rows, classes].unsqueeze(1) - jacobians
+    largest = torch.linalg.vector_norm(differences.double(), dim=2).amax(dim=1)
+    return differences[rows, rivals], largest
+
+
+def margin_gradients(
+    module: nn.Module,
+    inputs: Tensor,
+    *,
+    targets: Tensor | None = None,
+    batch_size: int | str = "auto",
+    memory_budget: int = 2**28,
+) -> tuple[Tensor, Tensor]:
+    """Margins of all rows and their gradients by input feature, one backward pass each.
+
+    The entries of a gradient say how fast the margin to the runner-up moves with each
+    feature: a local attribution of the decision to the inputs.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Returns logits of shape (n, C); copied and put in evaluation mode.
+    inputs : Tensor of shape (n, ...)
+    targets : Tensor of shape (n,), optional
+        Class numbers; the predicted classes by default.
+    batch_size : int or "auto", default="auto"
+        Rows of a chunk.
+    memory_budget : int, default=2**28
+        Bytes that a chunk may use when `batch_size` is "auto".
+
+    Returns
+    -------
+    margins : Tensor of shape (n,)
+    gradients : Tensor of the inputs' shape
+        Margin units per unit of each input feature.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sharpfit.jacobian import margin_gradients
+    >>> net = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = net.weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
+    >>> margin_gradients(net, torch.tensor([[1.0, 2.0]]))
+    (tensor([5.]), tensor([[-3.,  4.]]))
+    """
+    frozen = FrozenModule(module, inputs)
+    margins, gradients = [], []
+    for rows in frozen.chunks(inputs, batch_size, memory_budget, copies=2):
+        linearisation = Linearisation(frozen, inputs[rows])
+        logits = linearisation.outputs
+        classes = predicted_classes(logits) if targets is None else targets[rows]
+        margin, rivals = margins_and_rivals(logits, classes)
+        margins.append(margin)
+        gradients.append(
+            linearisation.transposed_product(margin_cotangents(logits, classes, rivals))
+        )
+    return torch.cat(margins), torch.cat(gradients)

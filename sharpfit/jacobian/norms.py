@@ -1,0 +1,357 @@
+"""Norms of the input-output Jacobian of every sample."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor, nn
+
+from sharpfit.jacobian.exact import chunk_jacobians, spectral_norms
+from sharpfit.jacobian.krylov import largest_singular_values
+from sharpfit.jacobian.linearisation import FrozenModule, Linearisation
+from sharpfit.jacobian.margins import (
+    margin_cotangents,
+    margin_differences,
+    margins_and_rivals,
+    predicted_classes,
+)
+from sharpfit.objective import SampleLoss
+
+Output = Literal["logits", "probabilities", "margin", "loss"]
+Method = Literal["auto", "exact", "krylov"]
+
+# Below this smaller side an exact Jacobian costs about as many products as the iteration.
+_EXACT_SIDE = 64
+
+
+@dataclass(frozen=True)
+class JacobianNorms:
+    """Norms of the Jacobian with respect to the input, one value a sample.
+
+    Attributes
+    ----------
+    output : {"logits", "probabilities", "margin", "loss"}
+        What was differentiated.
+    method : {"exact", "krylov"}
+        How.
+    spectral : ndarray of shape (n,)
+        Spectral norms: the largest factor by which the output moves for a small move of
+        the input.
+    spectral_error : ndarray of shape (n,)
+        Distance within which a true singular value lies; 0 where exact (up to rounding).
+    frobenius : ndarray of shape (n,)
+        Frobenius norms.
+    frobenius_error : ndarray of shape (n,)
+        Standard errors of the Frobenius norms over random probes; 0 where exact.
+    margin : ndarray of shape (n,) or None
+        Logit margins to the runner-up, of the target class if targets were given and of
+        the predicted class otherwise. For one logit: the logit, signed by the class.
+    margin_gradient : ndarray of shape (n,) or None
+        Euclidean norms of the gradients of these margins.
+    largest_margin_gradient : ndarray of shape (n,) or None
+        The largest gradient norm of the logit differences to all other classes. None with
+        the iterative method, where it would cost `C` passes.
+    """
+
+    output: Output
+    method: Literal["exact", "krylov"]
+    spectral: NDArray[np.float64]
+    spectral_error: NDArray[np.float64]
+    frobenius: NDArray[np.float64]
+    frobenius_error: NDArray[np.float64]
+    margin: NDArray[np.float64] | None = None
+    margin_gradient: NDArray[np.float64] | None = None
+    largest_margin_gradient: NDArray[np.float64] | None = None
+
+
+def jacobian_norms(
+    module: nn.Module,
+    inputs: Tensor,
+    *,
+    output: Output = "logits",
+    targets: Tensor | None = None,
+    loss: SampleLoss | None = None,
+    margins: bool = False,
+    method: Method = "auto",
+    tol: float = 1e-3,
+    max_products: int = 300,
+    n_probes: int = 16,
+    batch_size: int | Literal["auto"] = "auto",
+    memory_budget: int = 2**28,
+    random_state: int = 0,
+) -> JacobianNorms:
+    """Spectral and Frobenius norms of each sample's input-output Jacobian.
+
+    The module is copied and evaluated in evaluation mode; the original is left as it is.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Returns logits or predictions of shape (n, C).
+    inputs : Tensor of shape (n, ...)
+        Rows, in the dtype and on the device of the module's parameters.
+    output : {"logits", "probabilities", "margin", "loss"}, default="logits"
+        What is differentiated: the module's outputs; their softmax (for one logit, the
+        sigmoid); the logit margin to the runner-up; or the per-sample `loss`.
+    targets : Tensor of shape (n, ...), optional
+        Class numbers, from which margins are taken instead of the predicted class;
+        required for ``output="loss"``, of whatever kind the loss takes.
+    loss : sharpfit.objective.SampleLoss, optional
+        Required for ``output="loss"``.
+    margins : bool, default=False
+        Also return the logit margins and the norms of their gradients, at little cost.
+        Always so for ``output="margin"``.
+    method : {"auto", "exact", "krylov"}, default="auto"
+        "exact" forms each chunk's Jacobians by the cheaper of forward and reverse
+        mode; "krylov" iterates with products; "auto" is exact up to 64 outputs or inputs.
+        Margins and losses are always exact.
+    tol : float, default=1e-3
+        Relative error at which the iteration ends.
+    max_products : int, default=300
+        Most steps of the iteration.
+    n_probes : int, default=16
+        Random probes for the Frobenius norms beside the iteration; with no more outputs or
+        inputs than this they are exact.
+    batch_size : int or "auto", default="auto"
+        Rows of a chunk.
+    memory_budget : int, default=2**28
+        Bytes that a chunk may use when `batch_size` is "auto".
+    random_state : int, default=0
+        Seed of start vectors and probes; the global generator is not touched.
+
+    Returns
+    -------
+    JacobianNorms
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; see the message.
+
+    Warns
+    -----
+    sklearn.exceptions.ConvergenceWarning
+        If the iteration ended before `tol` was reached.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sharpfit.jacobian import jacobian_norms
+    >>> net = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = net.weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
+    >>> norms = jacobian_norms(net, torch.ones(1, 2), margins=True)
+    >>> norms.spectral, norms.frobenius, norms.margin_gradient
+    (array([4.]), array([5.]), array([5.]))
+    """
+    _check_arguments(output, targets, loss, method, inputs)
+    _check_effort(tol, max_products, n_probes)
+    frozen = FrozenModule(module, inputs)
+    margins = margins or output == "margin"
+    if margins and targets is not None and output != "loss":
+        _check_classes(targets, frozen.n_outputs)
+    side = min(frozen.n_outputs, frozen.n_features)
+    iterate = method == "krylov" or (method == "auto" and side > _EXACT_SIDE)
+    iterate = iterate and output in ("logits", "probabilities")
+    generator = torch.Generator(device=inputs.device).manual_seed(random_state)
+    copies = 6 if iterate or output == "loss" else 3 * frozen.n_outputs
+    parts: list[dict[str, Tensor]] = []
+    for rows in frozen.chunks(inputs, batch_size, memory_budget, copies=copies):
+        chunk = inputs[rows]
+        chunk_targets = None if targets is None else targets[rows]
+        if output == "loss":
+            assert loss is not None
+            assert chunk_targets is not None
+            parts.append(_loss_norms(frozen, chunk, loss, chunk_targets))
+        elif iterate:
+            parts.append(
+                _iterated_norms(
+                    frozen,
+                    chunk,
+                    output,
+                    chunk_targets,
+                    margins,
+                    (tol, max_products, n_probes),
+                    generator,
+                )
+            )
+        else:
+            parts.append(_exact_norms(frozen, chunk, output, chunk_targets, margins))
+    columns = {
+        name: torch.cat([part[name] for part in parts]).double().cpu().numpy() for name in parts[0]
+    }
+    if iterate:
+        _warn_unless_converged(columns, tol, max_products)
+    zeros = np.zeros(len(inputs))
+    return JacobianNorms(
+        output=output,
+        method="krylov" if iterate else "exact",
+        **{"spectral_error": zeros, "frobenius_error": zeros, **columns},
+    )
+
+
+def _exact_norms(
+    module: FrozenModule, inputs: Tensor, output: Output, targets: Tensor | None, margins: bool
+) -> dict[str, Tensor]:
+    logits, jacobians = chunk_jacobians(module, inputs)
+    found: dict[str, Tensor] = {}
+    if margins:
+        classes = predicted_classes(logits) if targets is None else targets
+        margin, rivals = margins_and_rivals(logits, classes)
+        gradients, largest = margin_differences(jacobians, classes, rivals)
+        found = {
+            "margin": margin,
+            "margin_gradient": torch.linalg.vector_norm(gradients.double(), dim=1),
+            "largest_margin_gradient": largest,
+        }
+        if output == "margin":
+            norm = found["margin_gradient"]
+            return {"spectral": norm, "frobenius": norm, **found}
+    if output == "probabilities":
+        jacobians = _probability_product(logits, jacobians)
+    frobenius = torch.linalg.matrix_norm(jacobians.double())
+    return {"spectral": spectral_norms(jacobians), "frobenius": frobenius, **found}
+
+
+def _loss_norms(
+    module: FrozenModule, inputs: Tensor, loss: SampleLoss, targets: Tensor
+) -> dict[str, Tensor]:
+    linearisation = Linearisation(module, inputs)
+    cotangents = loss.gradient(linearisation.outputs, targets)
+    gradients = linearisation.transposed_product(cotangents).flatten(1)
+    norms = torch.linalg.vector_norm(gradients.double(), dim=1)
+    return {"spectral": norms, "frobenius": norms}
+
+
+def _iterated_norms(
+    module: FrozenModule,
+    inputs: Tensor,
+    output: Output,
+    targets: Tensor | None,
+    margins: bool,
+    effort: tuple[float, int, int],
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    tol, max_products, n_probes = effort
+    linearisation = Linearisation(module, inputs)
+    logits = linearisation.outputs
+
+    def pull(cotangents: Tensor) -> Tensor:
+        if output == "probabilities":
+            cotangents = _probability_product(logits, cotangents.unsqueeze(2)).squeeze(2)
+        return linearisation.transposed_product(cotangents).flatten(1)
+
+    def push(tangents: Tensor) -> Tensor:
+        pushed = linearisation.product(tangents.view_as(inputs))
+        if output == "probabilities":
+            pushed = _probability_product(logits, pushed.unsqueeze(2)).squeeze(2)
+        return pushed
+
+    wide = module.n_outputs <= module.n_features
+    shape = (len(inputs), module.n_outputs if wide else module.n_features)
+
+    def gram_product(vectors: Tensor) -> Tensor:
+        return push(pull(vectors)) if wide else pull(push(vectors))
+
+    def draw() -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=inputs.dtype, device=inputs.device)
+
+    top = largest_singular_values(gram_product, draw(), tol=tol, max_products=max_products)
+    frobenius, frobenius_error = _frobenius_norms(pull if wide else push, draw, n_probes)
+    found = {
+        "spectral": top.values,
+        "spectral_error": top.errors,
+        "frobenius": frobenius,
+        "frobenius_error": frobenius_error,
+    }
+    if margins:
+        classes = predicted_classes(logits) if targets is None else targets
+        margin, rivals = margins_and_rivals(logits, classes)
+        cotangents = margin_cotangents(logits, classes, rivals)
+        gradients = linearisation.transposed_product(cotangents).flatten(1)
+        found["margin"] = margin
+        found["margin_gradient"] = torch.linalg.vector_norm(gradients.double(), dim=1)
+    return found
+
+
+def _frobenius_norms(
+    image: Callable[[Tensor], Tensor], draw: Callable[[], Tensor], n_probes: int
+) -> tuple[Tensor, Tensor]:
+    """Norms with standard errors, from images of random vectors on the longer side."""
+    probe = draw()
+    size = probe.shape[1]
+    if size <= n_probes:
+        units = torch.eye(size, dtype=probe.dtype, device=probe.device)
+        images = [image(unit.expand_as(probe)).double() for unit in units]
+        norms = torch.stack([part.square().sum(dim=1) for part in images]).sum(dim=0).sqrt()
+        return norms, torch.zeros_like(norms)
+    # On the sphere of radius sqrt(size), the mean of |J^T u|^2 is the squared norm.
+    squares = []
+    for _ in range(n_probes):
+        probe = draw()
+        scale = size / probe.double().square().sum(dim=1)
+        squares.append(scale * image(probe).double().square().sum(dim=1))
+    sample = torch.stack(squares)
+    norms = sample.mean(dim=0).sqrt()
+    spread = sample.std(dim=0) / n_probes**0.5
+    return norms, torch.where(norms > 0, spread / (2 * norms), spread)
+
+
+def _probability_product(logits: Tensor, matrices: Tensor) -> Tensor:
+    """Multiply ``dp/dz`` by matrices of shape (n, C, k)."""
+    if logits.shape[1] == 1:
+        probability = logits.sigmoid().unsqueeze(2)
+        return probability * (1 - probability) * matrices
+    probabilities = logits.softmax(dim=1).unsqueeze(2)
+    return probabilities * (matrices - (probabilities * matrices).sum(dim=1, keepdim=True))
+
+
+def _warn_unless_converged(columns: dict[str, np.ndarray], tol: float, max_products: int) -> None:
+    missed = columns["spectral_error"] > tol * columns["spectral"]
+    if missed.any():
+        warnings.warn(
+            f"{missed.sum()} of {len(missed)} spectral norms did not reach tol={tol} within "
+            f"max_products={max_products}; spectral_error holds what was reached. Raise "
+            "max_products, or use method='exact'",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+
+
+def _check_arguments(
+    output: str, targets: Tensor | None, loss: SampleLoss | None, method: str, inputs: Tensor
+) -> None:
+    if output not in get_args(Output):
+        raise ValueError(f"output must be one of {get_args(Output)}, got {output!r}")
+    if method not in get_args(Method):
+        raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
+    if output == "loss" and (loss is None or targets is None):
+        raise ValueError(
+            "output='loss' needs both loss (see sharpfit.objective.as_sample_loss) and targets"
+        )
+    if targets is not None and len(targets) != len(inputs):
+        raise ValueError(f"targets has {len(targets)} rows, inputs has {len(inputs)}")
+
+
+def _check_effort(tol: float, max_products: int, n_probes: int) -> None:
+    if not tol > 0:
+        raise ValueError(f"tol must be positive, got {tol!r}")
+    if max_products < 1:
+        raise ValueError(f"max_products must be at least 1, got {max_products!r}")
+    if n_probes < 2:
+        raise ValueError(f"n_probes must be at least 2 to give an error, got {n_probes!r}")
+
+
+def _check_classes(targets: Tensor, n_outputs: int) -> None:
+    n_classes = max(n_outputs, 2)
+    if targets.ndim != 1 or targets.is_floating_point():
+        raise ValueError(
+            f"targets must be class numbers of shape (n,) to take margins from, got "
+            f"{targets.dtype} of shape {tuple(targets.shape)}"
+        )
+    if not bool(((targets >= 0) & (targets < n_classes)).all()):
+        raise ValueError(f"targets must be class numbers below {n_classes}, got others")

@@ -1,0 +1,303 @@
+"""Per-sample Jacobian norms against dense references, closed forms and finite differences."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from torch import nn
+
+from sharpfit.jacobian import jacobian_norms, margin_gradients
+from sharpfit.objective import as_sample_loss
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(5, 5)
+        self.activation = nn.Tanh()
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(x + self.activation(self.first(x)))
+
+
+class HiddenInPlaceOperation(nn.Module):
+    """Looks like a chain of layers, but doubles a tensor between two of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(5, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.first(x).mul_(2.0))
+
+
+class HiddenScale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return 3 * self.head(x)
+
+
+def _nets():
+    torch.manual_seed(0)
+    normalised = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    normalised(torch.randn(50, 5))
+    flat, image = (5,), (1, 8, 8)
+    return {
+        "tanh": (nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)), flat),
+        "in-place relu": (
+            nn.Sequential(nn.Linear(5, 8), nn.ReLU(inplace=True), nn.Linear(8, 3)),
+            flat,
+        ),
+        "two activations": (
+            nn.Sequential(nn.Linear(5, 8), nn.PReLU(), nn.SiLU(), nn.Linear(8, 3), nn.Sigmoid()),
+            flat,
+        ),
+        "dropout": (nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.5), nn.Linear(8, 3)), flat),
+        "batch norm": (normalised, flat),
+        "batch norm first": (nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 3)), flat),
+        "residual": (Residual(), flat),
+        "hidden in-place": (HiddenInPlaceOperation(), flat),
+        "hidden scale": (HiddenScale(), flat),
+        "more outputs than inputs": (
+            nn.Sequential(nn.Linear(5, 8), nn.GELU(), nn.Linear(8, 9)),
+            flat,
+        ),
+        "one logit": (nn.Sequential(nn.Linear(5, 8), nn.ELU(), nn.Linear(8, 1)), flat),
+        "flattened image": (nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), image),
+        "convolutional": (
+            nn.Sequential(
+                nn.Conv2d(1, 4, 3),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Flatten(),
+                nn.Linear(36, 4),
+            ),
+            image,
+        ),
+    }
+
+
+def _case(name, dtype=torch.float64):
+    net, shape = _nets()[name]
+    inputs = torch.randn(7, *shape, generator=torch.Generator().manual_seed(1))
+    return net.to(dtype).eval(), inputs.to(dtype)
+
+
+def _dense(function, inputs):
+    """Jacobians by plain reverse mode, one row of inputs and one output at a time."""
+    jacobians = []
+    for row in inputs:
+        row = row.clone().requires_grad_()
+        outputs = function(row.unsqueeze(0))[0]
+        gradients = [torch.autograd.grad(z, row, retain_graph=True)[0] for z in outputs]
+        jacobians.append(torch.stack([gradient.flatten() for gradient in gradients]))
+    return torch.stack(jacobians).numpy()
+
+
+@pytest.mark.parametrize("method", ["exact", "krylov"])
+@pytest.mark.parametrize("name", _nets())
+def test_logit_norms_match_dense_jacobians(name, method):
+    net, inputs = _case(name)
+    dense = _dense(net, inputs)
+    norms = jacobian_norms(net, inputs, method=method, tol=1e-9, batch_size=3)
+    np.testing.assert_allclose(norms.spectral, np.linalg.norm(dense, 2, axis=(1, 2)), rtol=1e-8)
+    np.testing.assert_allclose(norms.frobenius, np.linalg.norm(dense, axis=(1, 2)), rtol=1e-12)
+    assert not norms.frobenius_error.any()
+
+
+@pytest.mark.parametrize("method", ["exact", "krylov"])
+@pytest.mark.parametrize("name", ["tanh", "one logit", "more outputs than inputs"])
+def test_probability_norms_match_dense_jacobians(name, method):
+    net, inputs = _case(name)
+    squash = torch.sigmoid if name == "one logit" else (lambda z: z.softmax(dim=1))
+    dense = _dense(lambda x: squash(net(x)), inputs)
+    norms = jacobian_norms(net, inputs, output="probabilities", method=method, tol=1e-9)
+    np.testing.assert_allclose(norms.spectral, np.linalg.norm(dense, 2, axis=(1, 2)), rtol=1e-7)
+
+
+@pytest.mark.parametrize("with_targets", [False, True])
+@pytest.mark.parametrize("name", ["tanh", "convolutional", "more outputs than inputs"])
+def test_margins_and_their_gradients(name, with_targets):
+    net, inputs = _case(name)
+    logits, dense = net(inputs).detach().numpy(), _dense(net, inputs)
+    targets = torch.arange(7) % 3 if with_targets else None
+    norms = jacobian_norms(net, inputs, targets=targets, margins=True)
+    for i in range(7):
+        own = i % 3 if with_targets else logits[i].argmax()
+        others = [k for k in range(logits.shape[1]) if k != own]
+        rival = max(others, key=lambda k: logits[i, k])
+        assert norms.margin[i] == pytest.approx(logits[i, own] - logits[i, rival])
+        assert norms.margin_gradient[i] == pytest.approx(
+            np.linalg.norm(dense[i, own] - dense[i, rival])
+        )
+        assert norms.largest_margin_gradient[i] == pytest.approx(
+            max(np.linalg.norm(dense[i, own] - dense[i, k]) for k in others)
+        )
+    margin = jacobian_norms(net, inputs, targets=targets, output="margin")
+    np.testing.assert_allclose(margin.spectral, norms.margin_gradient, rtol=1e-12)
+    np.testing.assert_allclose(margin.frobenius, norms.margin_gradient, rtol=1e-12)
+    iterated = jacobian_norms(net, inputs, targets=targets, margins=True, method="krylov")
+    np.testing.assert_allclose(iterated.margin_gradient, norms.margin_gradient, rtol=1e-10)
+    values, gradients = margin_gradients(net, inputs, targets=targets, batch_size=2)
+    np.testing.assert_allclose(values, norms.margin, rtol=1e-12)
+    assert gradients.shape == inputs.shape
+    np.testing.assert_allclose(gradients.flatten(1).norm(dim=1), norms.margin_gradient, rtol=1e-10)
+
+
+def test_one_logit_margin_is_the_signed_logit():
+    net, inputs = _case("one logit")
+    logits = net(inputs).detach().numpy()[:, 0]
+    norms = jacobian_norms(net, inputs, margins=True)
+    np.testing.assert_allclose(norms.margin, np.abs(logits))
+    np.testing.assert_allclose(norms.margin_gradient, norms.spectral, rtol=1e-12)
+    signed = jacobian_norms(net, inputs, margins=True, targets=torch.zeros(7, dtype=torch.int64))
+    np.testing.assert_allclose(signed.margin, -logits)
+
+
+@pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss(), nn.MSELoss()])
+def test_loss_gradient_norms_match_finite_differences(criterion):
+    net, inputs = _case("tanh")
+    loss = as_sample_loss(criterion)
+    if loss.task == "classification":
+        targets = torch.arange(7) % 3
+    else:
+        targets = torch.linspace(-1, 1, 21).double().reshape(7, 3)
+    norms = jacobian_norms(net, inputs, output="loss", loss=loss, targets=targets)
+    step = 1e-6
+    gradient = np.empty((7, 5))
+    for feature in range(5):
+        shift = torch.zeros(5, dtype=torch.float64)
+        shift[feature] = step
+        up, down = net(inputs + shift), net(inputs - shift)
+        difference = loss.values(up, targets) - loss.values(down, targets)
+        gradient[:, feature] = difference.detach().numpy() / (2 * step)
+    np.testing.assert_allclose(norms.spectral, np.linalg.norm(gradient, axis=1), rtol=1e-6)
+
+
+def test_rotation_and_known_singular_values():
+    rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))
+    net = nn.Linear(6, 6).double()
+    net.weight.data = torch.as_tensor(rotation * np.array([3.0, 1, 1, 1, 1, 1]))
+    inputs = torch.randn(4, 6, dtype=torch.float64)
+    norms = jacobian_norms(net, inputs)
+    np.testing.assert_allclose(norms.spectral, 3.0)
+    np.testing.assert_allclose(norms.frobenius, np.sqrt(14.0))
+
+
+def test_network_that_ignores_its_input_has_zero_norms():
+    class Constant(nn.Module):
+        def forward(self, x):
+            return torch.ones(len(x), 3, dtype=x.dtype)
+
+    inputs = torch.randn(4, 5)
+    for method in ("exact", "krylov"):
+        norms = jacobian_norms(Constant(), inputs, method=method)
+        assert not norms.spectral.any()
+        assert not norms.frobenius.any()
+
+
+def test_error_bound_of_the_iteration_holds_and_reaches_the_tolerance():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(120, 150), nn.ReLU(), nn.Linear(150, 100)).double()
+    inputs = torch.randn(6, 120, dtype=torch.float64)
+    exact = jacobian_norms(net, inputs, method="exact")
+    found = jacobian_norms(net, inputs)
+    assert found.method == "krylov"
+    error = np.abs(found.spectral - exact.spectral)
+    assert np.all(error <= found.spectral_error)
+    assert np.all(found.spectral_error <= 1e-3 * found.spectral)
+    assert found.spectral_error.any()
+    assert np.all(np.abs(found.frobenius - exact.frobenius) <= 4 * found.frobenius_error)
+    assert np.all(found.frobenius_error <= 0.05 * found.frobenius)
+
+
+def test_iteration_that_ends_early_warns_and_keeps_an_honest_error():
+    torch.manual_seed(0)
+    net = nn.Linear(80, 90).double()
+    inputs = torch.randn(3, 80, dtype=torch.float64)
+    with pytest.warns(ConvergenceWarning, match="max_products"):
+        found = jacobian_norms(net, inputs, max_products=3)
+    singular_values = np.linalg.svd(net.weight.detach().numpy(), compute_uv=False)
+    for value, error in zip(found.spectral, found.spectral_error, strict=True):
+        assert np.abs(singular_values - value).min() <= error
+
+
+def test_float32_agrees_with_float64():
+    single, inputs = _case("convolutional", torch.float32)
+    double = copy.deepcopy(single).double()
+    found = jacobian_norms(single, inputs, margins=True)
+    truth = jacobian_norms(double, inputs.double(), margins=True)
+    np.testing.assert_allclose(found.spectral, truth.spectral, rtol=1e-5)
+    np.testing.assert_allclose(found.margin_gradient, truth.margin_gradient, rtol=1e-5)
+    assert found.spectral.dtype == np.float64
+
+
+def test_chunks_do_not_change_the_result():
+    net, inputs = _case("convolutional")
+    whole = jacobian_norms(net, inputs, margins=True)
+    for settings in ({"batch_size": 1}, {"batch_size": 4}, {"memory_budget": 1}):
+        parts = jacobian_norms(net, inputs, margins=True, **settings)
+        np.testing.assert_allclose(parts.spectral, whole.spectral, rtol=1e-12)
+        np.testing.assert_allclose(parts.margin_gradient, whole.margin_gradient, rtol=1e-12)
+
+
+def test_module_inputs_and_generator_are_untouched():
+    net, inputs = _case("batch norm")
+    net.train()
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before, kept = copy.deepcopy(net.state_dict()), inputs.clone()
+    generator = torch.get_rng_state()
+    for method in ("exact", "krylov"):
+        jacobian_norms(net, inputs, margins=True, method=method)
+    assert net.training
+    assert all(module.training for module in net.modules())
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert torch.equal(inputs, kept)
+    assert not inputs.requires_grad
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+    for parameter in net.parameters():
+        assert parameter.requires_grad
+        assert torch.equal(parameter.grad, torch.ones_like(parameter))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"output": "logit"}, ValueError, "output must be one of"),
+        ({"method": "svd"}, ValueError, "method must be one of"),
+        ({"output": "loss"}, ValueError, "needs both loss"),
+        ({"targets": torch.zeros(3, dtype=torch.int64), "margins": True}, ValueError, "3 rows"),
+        ({"targets": torch.full((7,), 3), "margins": True}, ValueError, "below 3"),
+        ({"targets": torch.zeros(7), "margins": True}, ValueError, "class numbers"),
+        ({"inputs": torch.zeros(7, 5, dtype=torch.int64)}, TypeError, "floating dtype"),
+        ({"inputs": torch.zeros(7, 5)}, ValueError, r"torch.float32 and the module's"),
+        ({"inputs": torch.full((7, 5), torch.nan).double()}, ValueError, "NaN or infinity"),
+        ({"inputs": torch.zeros(0, 5).double()}, ValueError, "at least one row"),
+        ({"module": "net"}, TypeError, "torch.nn.Module"),
+        ({"batch_size": 0}, ValueError, "batch_size must be"),
+        ({"n_probes": 1}, ValueError, "n_probes"),
+        ({"tol": 0.0}, ValueError, "tol must be"),
+        ({"max_products": 0}, ValueError, "max_products"),
+    ],
+)
+def test_bad_arguments_are_named(change, error, message):
+    net, inputs = _case("tanh")
+    arguments = {"module": net, "inputs": inputs, **change}
+    with pytest.raises(error, match=message):
+        jacobian_norms(**arguments)
+
+
+def test_outputs_that_are_no_matrix_are_refused():
+    inputs = torch.randn(4, 1, 6, 6)
+    with pytest.raises(ValueError, match=r"shape \(n, C\)"):
+        jacobian_norms(nn.Conv2d(1, 2, 3), inputs)
