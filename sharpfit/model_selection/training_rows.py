@@ -1,0 +1,95 @@
+"""Scorers that read a fitted network and its training rows."""
+
+import warnings
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+from sklearn.base import BaseEstimator
+
+from sharpfit.bridge import preprocess, unwrap
+from sharpfit.networks import rows_hash
+
+Rows = Literal["training", "any"]
+
+
+class TrainingRowsScorer(ABC):
+    """A scorer object with scikit-learn's call signature; higher is better.
+
+    Subclasses implement `score`. Instances are picklable and hold settings only.
+
+    Parameters
+    ----------
+    rows : {"training", "any"}, default="training"
+        "training" warns when a network is scored on rows other than those it was fitted
+        on; "any" does not look.
+
+    Attributes
+    ----------
+    __name__ : str
+        Name under which the scorer is printed.
+    """
+
+    __name__: str
+
+    def __init__(self, rows: Rows = "training"):
+        if rows not in ("training", "any"):
+            raise ValueError(f"rows must be 'training' or 'any', got {rows!r}")
+        self.rows = rows
+
+    def __call__(self, estimator: BaseEstimator, X: Any, y: Any = None) -> float:
+        """Score a fitted estimator on rows.
+
+        Parameters
+        ----------
+        estimator : estimator object
+            A fitted network, or a pipeline or search around one.
+        X : array-like of shape (n, ...)
+            Rows.
+        y : array-like of shape (n,) or (n, k), optional
+            Targets.
+
+        Returns
+        -------
+        float
+        """
+        if self.rows == "training":
+            self._warn_about_other_rows(estimator, X, y)
+        return float(self.score(estimator, X, y))
+
+    @abstractmethod
+    def score(self, estimator: BaseEstimator, X: Any, y: Any) -> float:
+        """Compute the score of a fitted estimator on rows.
+
+        Parameters
+        ----------
+        estimator : estimator object
+        X : array-like of shape (n, ...)
+        y : array-like of shape (n,) or (n, k)
+
+        Returns
+        -------
+        float
+        """
+
+    def _warn_about_other_rows(self, estimator: BaseEstimator, X: Any, y: Any) -> None:
+        parts = unwrap(estimator)
+        expected = getattr(parts.network, "training_rows_hash_", None)
+        # Plain skorch nets do not record their rows; targets inside a transformation are others.
+        if expected is None or parts.target_transformer is not None:
+            return
+        if rows_hash(preprocess(X, parts.preprocessing), y) != expected:
+            warnings.warn(
+                f"{self.__name__} is given rows that the network was not trained on, as happens "
+                "in a search without cv=ResubstitutionSplit(): every candidate is then fitted on "
+                "a part of the rows, and the score is no statement on the refitted model. Pass "
+                "cv=ResubstitutionSplit(), or rows='any' to the scorer's factory if this is meant",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _accept_sample_weight(self) -> bool:
+        # scikit-learn asks each scorer of a multi-metric search when fit gets sample weights.
+        return False
+
+    def __repr__(self) -> str:
+        return self.__name__
