@@ -1,1 +1,8 @@
 """Networks that are scikit-learn estimators."""
+
+from sharpfit.networks.classifier import NetworkClassifier
+from sharpfit.networks.fingerprint import rows_hash
+from sharpfit.networks.modules import MultilayerPerceptron
+from sharpfit.networks.regressor import NetworkRegressor
+
+__all__ = ["MultilayerPerceptron", "NetworkClassifier", "NetworkRegressor", "rows_hash"]

@@ -1,0 +1,224 @@
+"""How a network is put together: parameters, private randomness, module, optimiser, loaders."""
+
+import contextlib
+import copy
+import inspect
+
+import torch
+from skorch import NeuralNet
+from torch import nn
+from torch.utils.data import DataLoader
+
+from sharpfit.networks._randomness import RandomStream
+from sharpfit.networks.datasets import (
+    SLICING_OPTIONS,
+    TrainingRows,
+    WeightedBatches,
+    can_slice,
+    slicing_loader,
+    underlying_dataset,
+)
+from sharpfit.networks.modules import MultilayerPerceptron
+
+
+class NetworkComponents(NeuralNet):
+    """A skorch net with scikit-learn's parameters, its own random stream and a default module.
+
+    Subclasses define `_n_outputs`, the number of outputs the targets ask for.
+    """
+
+    def __init__(
+        self,
+        module=None,
+        *,
+        criterion,
+        optimizer=torch.optim.SGD,
+        lr=0.02,
+        max_epochs=50,
+        batch_size=64,
+        random_state=None,
+        train_split=None,
+        verbose=0,
+        **skorch_params,
+    ):
+        super().__init__(
+            module,
+            criterion=criterion,
+            optimizer=optimizer,
+            lr=lr,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            train_split=train_split,
+            verbose=verbose,
+            **skorch_params,
+        )
+        self.random_state = random_state
+
+    def _get_param_names(self):
+        # skorch keeps notes of its own in private attributes; they are no parameters.
+        return [name for name in vars(self) if not name.startswith("_") and name[-1] != "_"]
+
+    def set_params(self, **params):
+        """Set parameters.
+
+        As in skorch, parameters of the optimiser take effect at once, and parameters of the
+        module or the criterion build these anew: such a net is no longer trained.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name, also nested ones such as ``module__hidden``.
+
+        Returns
+        -------
+        self
+        """
+        if not self.initialized_:
+            if "callbacks" in params:
+                # skorch would build them at once, before they can be checked.
+                self.callbacks = params.pop("callbacks")
+            return super().set_params(**params)
+        module = getattr(self, "module_", None)
+        with self._own_randomness():
+            super().set_params(**params)
+        if getattr(self, "module_", None) is not module:
+            self._weights_loaded = False
+            self.initialize_history()
+        return self
+
+    def __repr__(self, N_CHAR_MAX=700):
+        defaults = {}
+        for kind in reversed(type(self).__mro__):
+            if "__init__" in vars(kind):
+                defaults.update(inspect.signature(kind.__init__).parameters)
+        changed = [
+            f"{name}={getattr(value, '__name__', None) or repr(value)}"
+            for name, value in self.get_params(deep=False).items()
+            if name not in defaults or not _same(value, defaults[name].default)
+        ]
+        text = f"{type(self).__name__}({', '.join(changed)})"
+        if len(text) > N_CHAR_MAX:
+            text = text[: N_CHAR_MAX // 2] + "..." + text[-N_CHAR_MAX // 2 :]
+        return text
+
+    # -- randomness ----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _own_randomness(self):
+        """Draw from the net's own random stream; the global generators stay as they are."""
+        if not hasattr(self, "_stream"):
+            self._stream = RandomStream(self.random_state)
+        with self._stream.active(self._devices()):
+            yield
+
+    def _devices(self):
+        """Devices whose generators this net may draw from."""
+        devices = set() if self.device is None else {torch.device(self.device)}
+        for module in (self.module, getattr(self, "module_", None)):
+            if isinstance(module, nn.Module):
+                devices |= {parameter.device for parameter in module.parameters()}
+        return devices
+
+    # -- module, optimiser, loaders ------------------------------------------------------------
+
+    def initialize(self):
+        """Build callbacks, module, criterion and optimiser without training.
+
+        Returns
+        -------
+        self
+        """
+        self._weights_loaded = False
+        with self._own_randomness():
+            return super().initialize()
+
+    def initialize_module(self):
+        """Build the module, by default a multilayer perceptron for the data's width.
+
+        Returns
+        -------
+        self
+        """
+        kwargs = self.get_params_for("module")
+        module = self.module
+        if module is None:
+            module = MultilayerPerceptron
+            kwargs = {**self._data_arguments(kwargs), **kwargs}
+        # Training must not change an instance the user handed over.
+        self.module_ = self.initialized_instance(copy.deepcopy(module), kwargs)
+        return self
+
+    def _data_arguments(self, kwargs):
+        """Return the arguments that the reference module takes from the data."""
+        if "in_features" in kwargs and "n_outputs" in kwargs:
+            return {}
+        if not hasattr(self, "input_shape_"):
+            raise ValueError(
+                "module=None builds a network for the data, which are not known before fit. Call "
+                "fit, or give module__in_features and module__n_outputs."
+            )
+        if len(self.input_shape_) != 1:
+            raise ValueError(
+                f"module=None builds a network for rows of features, but the rows of X have shape "
+                f"{self.input_shape_}. Pass a module class that takes them."
+            )
+        on_cpu = self.device is None or torch.device(self.device).type == "cpu"
+        double = on_cpu and not self._input_is_single
+        return {
+            "in_features": self.input_shape_[0],
+            "n_outputs": self._n_outputs(),
+            "dtype": torch.float64 if double else torch.float32,
+        }
+
+    def get_params_for_optimizer(self, prefix, named_parameters):
+        """Collect the optimiser's parameters; SGD has momentum 0.9 unless it is given."""
+        args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
+        if self.optimizer is torch.optim.SGD:
+            kwargs.setdefault("momentum", 0.9)
+        return args, kwargs
+
+    def get_iterator(self, dataset, training=False):
+        """Return a loader of batches; training rows are shuffled unless told otherwise."""
+        rows = underlying_dataset(dataset)
+        kwargs = self.get_params_for("iterator_train" if training else "iterator_valid")
+        iterator = self.iterator_train if training else self.iterator_valid
+        kwargs.setdefault("batch_size", self.batch_size)
+        if kwargs["batch_size"] == -1:
+            kwargs["batch_size"] = len(dataset)
+        elif (
+            training
+            and isinstance(rows, TrainingRows)
+            and iterator is DataLoader
+            and not kwargs.keys() & {"shuffle", "sampler", "batch_sampler"}
+        ):
+            kwargs["shuffle"] = True
+        if iterator is DataLoader and kwargs.keys() <= SLICING_OPTIONS and can_slice(dataset):
+            loader = slicing_loader(dataset, **kwargs)
+        else:
+            loader = iterator(dataset, **kwargs)
+        if getattr(rows, "sample_weight", None) is not None:
+            return WeightedBatches(loader)
+        return loader
+
+    # -- state ---------------------------------------------------------------------------------
+
+    def load_params(self, *args, **kwargs):
+        """Load weights, optimiser, criterion or history; see ``skorch.NeuralNet.load_params``.
+
+        A net whose weights were loaded counts as trained.
+        """
+        super().load_params(*args, **kwargs)
+        f_params = args[0] if args else kwargs.get("f_params")
+        self._weights_loaded = f_params is not None or kwargs.get("checkpoint") is not None
+
+    def __sklearn_is_fitted__(self):
+        """Whether the net is trained: it has a history or loaded weights."""
+        return bool(self.initialized_ and (self.history or getattr(self, "_weights_loaded", False)))
+
+
+def _same(value, default) -> bool:
+    return value is default or (
+        isinstance(value, str | int | float | bool)
+        and type(value) is type(default)
+        and value == default
+    )

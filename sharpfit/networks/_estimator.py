@@ -1,0 +1,289 @@
+"""What the classifier and the regressor share: rows in, training, outputs."""
+
+import contextlib
+import copy
+import warnings
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from skorch.utils import is_dataset, to_device
+from torch import Tensor
+
+from sharpfit.networks._components import NetworkComponents
+from sharpfit.networks._randomness import RandomStream
+from sharpfit.networks.convergence import convergence_problem
+from sharpfit.networks.datasets import TrainingRows
+from sharpfit.networks.fingerprint import rows_hash
+from sharpfit.networks.loss import weighted_loss
+from sharpfit.networks.validation import (
+    cast_rows,
+    check_finite_columns,
+    feature_names,
+    input_array,
+)
+
+
+class NetworkEstimator(NetworkComponents):
+    """A network trained and asked the scikit-learn way.
+
+    Subclasses say what targets are: `_check_targets`, `_learn_targets`, `_encode`,
+    `_target_dtype`, `_n_outputs`, `_check_output` and `_align`.
+    """
+
+    # -- training ------------------------------------------------------------------------------
+
+    def fit(self, X, y, sample_weight=None, **fit_params):
+        """Train the network from new weights, or go on training with ``warm_start``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features) or (n, ...)
+            Rows.
+        y : array-like of shape (n,) or (n, k)
+            Labels of a classifier, real targets of a regressor.
+        sample_weight : array-like of shape (n,), default=None
+            Non-negative weights of the rows in the loss.
+        **fit_params : dict
+            Handed to the module's ``forward`` and to `train_split`, as in skorch.
+
+        Returns
+        -------
+        self
+        """
+        go_on = self.warm_start and self.__sklearn_is_fitted__()
+        self._train(X, y, sample_weight, fit_params, restart=not go_on, reset=not go_on)
+        problem = convergence_problem(self._epoch_losses())
+        if problem is not None:
+            warnings.warn(problem, ConvergenceWarning, stacklevel=2)
+        return self
+
+    def partial_fit(self, X, y, sample_weight=None, **fit_params):
+        """Train `max_epochs` more epochs from the present weights.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features) or (n, ...)
+            Rows.
+        y : array-like of shape (n,) or (n, k)
+            Labels of a classifier, real targets of a regressor.
+        sample_weight : array-like of shape (n,), default=None
+            Non-negative weights of the rows in the loss.
+        **fit_params : dict
+            Handed to the module's ``forward`` and to `train_split`, as in skorch.
+
+        Returns
+        -------
+        self
+        """
+        first = not hasattr(self, "input_shape_")
+        self._train(X, y, sample_weight, fit_params, restart=not self.initialized_, reset=first)
+        return self
+
+    def _train(self, X, y, sample_weight, fit_params, *, restart, reset, **target_info):
+        rows = self._check_rows(X, reset=reset)
+        y = self._check_targets(y, rows)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(
+                sample_weight, rows, dtype=np.float64, ensure_non_negative=True
+            )
+        if reset:
+            self._learn_targets(y, **target_info)
+        self._encode(y)
+        if restart:
+            self._stream = RandomStream(self.random_state)
+        with self._own_randomness():
+            if restart:
+                self.initialize()
+            self._check_module(rows, y)
+            epochs_before = len(self.history)
+            self._run(rows, y, sample_weight, fit_params)
+        self.n_iter_ = len(self.history) - epochs_before
+        fingerprint = rows_hash(rows, y)
+        if not restart and getattr(self, "training_rows_hash_", fingerprint) != fingerprint:
+            # Trained on different sets of rows in turn: no one set is the training set.
+            fingerprint = None
+        self.training_rows_hash_ = fingerprint
+
+    def _run(self, rows, y, sample_weight, fit_params):
+        self.notify("on_train_begin", X=rows, y=y)
+        # As in skorch, an interrupted training keeps the epochs it has done.
+        with contextlib.suppress(KeyboardInterrupt):
+            self.fit_loop(rows, y, sample_weight=sample_weight, **fit_params)
+        self.notify("on_train_end", X=rows, y=y)
+
+    def fit_loop(self, X, y=None, epochs=None, *, sample_weight=None, **fit_params):
+        """Run the epochs of a training; see ``skorch.NeuralNet.fit_loop``."""
+        dataset = X if is_dataset(X) else self._training_rows(X, y, sample_weight)
+        return super().fit_loop(dataset, y, epochs, **fit_params)
+
+    def check_data(self, X, y=None):
+        """Do nothing: rows and targets were checked when they came in."""
+
+    def _epoch_losses(self):
+        return self.history[-self.n_iter_ :, "train_loss"] if self.n_iter_ else []
+
+    def _check_module(self, rows, y):
+        """Try the module and the criterion on one row before any training."""
+        try:
+            with torch.no_grad():
+                module = copy.deepcopy(self.module_).eval()
+                output = module(to_device(cast_rows(rows[:1], self._input_dtype()), self.device))
+                self._check_output(output)
+                self._check_criterion(output, y)
+        except Exception:
+            # A module that cannot be trained must not be taken up by partial_fit.
+            self.initialized_ = False
+            raise
+
+    def _check_criterion(self, output, y):
+        criterion = copy.deepcopy(self.criterion_).eval()
+        target = to_device(self._encoded_tensor(y[:1]), self.device)
+        try:
+            loss = self._loss(criterion, output, target)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"criterion={type(criterion).__name__} cannot compare outputs of shape "
+                f"{tuple(output.shape)} with targets of shape {tuple(target.shape)} and dtype "
+                f"{target.dtype}: {error}"
+            ) from error
+        if (
+            not isinstance(loss, Tensor)
+            or loss.numel() != 1
+            or getattr(criterion, "reduction", "mean") not in ("mean", "sum")
+        ):
+            raise ValueError(
+                f"criterion={type(criterion).__name__} must return one number per batch: use "
+                "criterion__reduction='mean' or 'sum'."
+            )
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        """Return the loss of one batch.
+
+        With class or sample weights ``w_i`` this is ``sum_i w_i l_i / sum_i w_i`` over the batch
+        (``sum_i w_i l_i`` under ``reduction="sum"``); without, it is the criterion's own value.
+
+        Parameters
+        ----------
+        y_pred : tensor of shape (n, ...)
+            Outputs of the module.
+        y_true : tensor of shape (n,) or (n, k)
+            Encoded targets; sample weights are their attribute ``sample_weight``.
+        X : tensor of shape (n, ...), default=None
+            Not used.
+        training : bool, default=False
+            Not used.
+
+        Returns
+        -------
+        tensor of shape ()
+        """
+        return self._loss(self.criterion_, y_pred, y_true)
+
+    def _loss(self, criterion, y_pred, y_true):
+        weights = self._batch_weights(y_true)
+        y_pred, target = self._align(criterion, y_pred, to_device(y_true, y_pred.device))
+        if weights is None:
+            return criterion(y_pred, target)
+        return weighted_loss(criterion, y_pred, target, weights.to(y_pred.device, y_pred.dtype))
+
+    def _batch_weights(self, y_true):
+        return getattr(y_true, "sample_weight", None)
+
+    # -- data ----------------------------------------------------------------------------------
+
+    def input_tensor(self, X) -> Tensor:
+        """Return rows as the module sees them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features) or (n, ...)
+            Rows as for ``predict``.
+
+        Returns
+        -------
+        tensor of shape (n, n_features) or (n, ...)
+            In the dtype of the module's parameters, on the net's device.
+        """
+        check_is_fitted(self)
+        rows = cast_rows(self._check_rows(X, reset=False), self._input_dtype())
+        return to_device(rows, self.device)
+
+    def target_tensor(self, y) -> Tensor:
+        """Return targets as the criterion sees them.
+
+        Parameters
+        ----------
+        y : array-like of shape (n,) or (n, k)
+            Labels or real targets as for ``fit``.
+
+        Returns
+        -------
+        tensor of shape (n,) or (n, k)
+            Class indices (int64), or floating targets for regression and for criteria of one
+            output; on the net's device.
+        """
+        check_is_fitted(self)
+        return to_device(self._encoded_tensor(self._check_targets(y)), self.device)
+
+    def loss_row_weights(self, y, sample_weight=None) -> np.ndarray | None:
+        """Return the weights of rows in the loss, before their normalisation.
+
+        Parameters
+        ----------
+        y : array-like of shape (n,) or (n, k)
+            Labels or real targets as for ``fit``.
+        sample_weight : array-like of shape (n,), default=None
+            Weights as for ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n,), float64, or None
+            Class weight times sample weight; None if all rows weigh the same.
+        """
+        if sample_weight is None:
+            return None
+        return np.asarray(sample_weight, dtype=np.float64)
+
+    def _encoded_tensor(self, y) -> Tensor:
+        return torch.tensor(self._encode(y), dtype=self._target_dtype())
+
+    def _input_dtype(self) -> torch.dtype:
+        floating = (p.dtype for p in self.module_.parameters() if p.is_floating_point())
+        return next(floating, torch.get_default_dtype())
+
+    def _check_rows(self, X, *, reset) -> np.ndarray:
+        rows = input_array(X)
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        check_finite_columns(rows, feature_names(X))
+        if reset:
+            self.input_shape_ = rows.shape[1:]
+            self._input_is_single = rows.dtype in (np.float16, np.float32)
+        elif getattr(self, "input_shape_", rows.shape[1:]) != rows.shape[1:]:
+            raise ValueError(
+                f"Rows of X have shape {rows.shape[1:]}, but {type(self).__name__} was fitted on "
+                f"rows of shape {self.input_shape_}."
+            )
+        return rows
+
+    def get_dataset(self, X, y=None):
+        """Return rows as a data set the loaders take; see ``skorch.NeuralNet.get_dataset``."""
+        if is_dataset(X):
+            return X
+        rows = cast_rows(self._check_rows(X, reset=False), self._input_dtype())
+        return super().get_dataset(rows, None if y is None else self._encoded_tensor(y))
+
+    def _training_rows(self, X, y, sample_weight):
+        dataset = self.get_dataset(X, y)
+        if sample_weight is not None:
+            sample_weight = torch.tensor(sample_weight, dtype=self._input_dtype())
+        return TrainingRows(dataset, dataset.X, y, sample_weight)
+
+    def _outputs(self, X) -> np.ndarray:
+        """Return the module's outputs in evaluation mode, float64."""
+        check_is_fitted(self)
+        outputs = self.forward(X)
+        if isinstance(outputs, tuple):
+            outputs = outputs[0]
+        return outputs.numpy().astype(np.float64)

@@ -1,0 +1,85 @@
+"""A private random stream for a network: the global generators are lent and given back."""
+
+import contextlib
+import copy
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+# Everything NumPy's legacy seeding accepts.
+_SEED_BOUND = 2**32
+
+
+def fresh_seed(random_state) -> int:
+    """Return a seed from `random_state`; None gives fresh entropy, not NumPy's global stream."""
+    if random_state is None:
+        return int(np.random.default_rng().integers(_SEED_BOUND))
+    if isinstance(random_state, int | np.integer) and 0 <= random_state < _SEED_BOUND:
+        return int(random_state)
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+def _accelerators(devices: Iterable[torch.device]) -> list[torch.device]:
+    return sorted(
+        {
+            torch.device(device.type, 0 if device.index is None else device.index)
+            for device in devices
+            if device.type not in ("cpu", "meta")
+        },
+        key=str,
+    )
+
+
+def _get_states(devices: list[torch.device]) -> dict:
+    return {
+        "numpy": np.random.get_state(),  # noqa: NPY002 - the global stream itself is meant
+        "cpu": torch.get_rng_state(),
+        **{str(d): torch.get_device_module(d).get_rng_state(d) for d in devices},
+    }
+
+
+def _set_states(states: dict, devices: list[torch.device]) -> None:
+    np.random.set_state(states["numpy"])  # noqa: NPY002
+    torch.set_rng_state(states["cpu"])
+    for device in devices:
+        if str(device) in states:
+            torch.get_device_module(device).set_rng_state(states[str(device)], device)
+
+
+class RandomStream:
+    """Random state of one network, kept between calls of ``partial_fit``.
+
+    Modules, optimisers, loaders and augmentations draw from the global generators of torch and
+    NumPy. Inside `active` these generators hold this stream; afterwards they are as before.
+
+    Parameters
+    ----------
+    random_state : None, int or numpy.random.RandomState
+        Where the stream starts. None starts it anywhere.
+    """
+
+    def __init__(self, random_state=None) -> None:
+        self.seed = fresh_seed(random_state)
+        self._states: dict | None = None
+
+    @contextlib.contextmanager
+    def active(self, devices: Iterable[torch.device] = ()) -> Iterator[None]:
+        """Lend the global generators of the CPU and of `devices` to this stream."""
+        accelerators = _accelerators(devices)
+        lent = copy.deepcopy(_get_states(accelerators))
+        try:
+            if self._states is None:
+                np.random.seed(self.seed)  # noqa: NPY002
+                # torch.manual_seed would seed every device of the process, also those not lent.
+                torch.default_generator.manual_seed(self.seed)
+                for device in accelerators:
+                    with torch.get_device_module(device).device(device.index):
+                        torch.get_device_module(device).manual_seed(self.seed)
+            else:
+                _set_states(self._states, accelerators)
+            yield
+        finally:
+            self._states = _get_states(accelerators)
+            _set_states(lent, accelerators)
