@@ -3,14 +3,17 @@
 from sharpfit.jacobian.margin_constant import MarginConstant, empirical_margin_constant
 from sharpfit.jacobian.margins import margin_gradients
 from sharpfit.jacobian.norms import JacobianNorms, jacobian_norms
+from sharpfit.jacobian.slope_bound import SlopeBound, slope_bound
 from sharpfit.jacobian.slopes import Slopes, slopes
 
 __all__ = [
     "JacobianNorms",
     "MarginConstant",
+    "SlopeBound",
     "Slopes",
     "empirical_margin_constant",
     "jacobian_norms",
     "margin_gradients",
+    "slope_bound",
     "slopes",
 ]
