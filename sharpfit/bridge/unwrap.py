@@ -143,7 +143,7 @@ def has_unexplained_weights(network: NeuralNet) -> bool:
 def _network_is_trained(network: NeuralNet) -> bool:
     if not getattr(network, "initialized_", False):
         return False
-    return len(network.history) > 0 or bool(getattr(network, "weights_loaded_", False))
+    return len(network.history) > 0 or bool(getattr(network, "_weights_loaded", False))
 
 
 def _is_fitted(step: Any) -> bool:

@@ -14,7 +14,7 @@ from sharpfit.networks.outputs import (
     class_log_probabilities,
     class_scores,
     expected_width,
-    plain_criterion,
+    uncompiled,
 )
 from sharpfit.networks.validation import check_labels, encode_labels
 
@@ -176,6 +176,7 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
             reset=first,
             classes=classes,
         )
+        self._warn_of_convergence(judge_trend=False)
         return self
 
     @property
@@ -216,7 +217,7 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
         return encode_labels(y, self.classes_)
 
     def _target_dtype(self):
-        one_output = isinstance(plain_criterion(self.criterion_), ONE_OUTPUT)
+        one_output = isinstance(uncompiled(self.criterion_), ONE_OUTPUT)
         return self._input_dtype() if one_output else torch.int64
 
     def _n_outputs(self):
@@ -240,7 +241,7 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
 
     def _batch_weights(self, y_true):
         sample_weight = super()._batch_weights(y_true)
-        if self.class_weight_ is None:
+        if getattr(self, "class_weight_", None) is None:
             return sample_weight
         weights = torch.as_tensor(self.class_weight_, device=y_true.device)[y_true.long()]
         return weights if sample_weight is None else weights * sample_weight
@@ -261,13 +262,13 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
             Class weight times sample weight; None if all rows weigh the same.
         """
         sample_weight = super().loss_row_weights(y, sample_weight)
-        if self.class_weight_ is None:
+        if getattr(self, "class_weight_", None) is None:
             return sample_weight
         weights = self.class_weight_[self._encode(self._check_targets(y))]
         return weights if sample_weight is None else weights * sample_weight
 
     def _align(self, criterion, y_pred, target):
-        kind = plain_criterion(criterion)
+        kind = uncompiled(criterion)
         if isinstance(kind, ONE_OUTPUT):
             return y_pred, target.reshape(y_pred.shape)
         if isinstance(kind, nn.NLLLoss):
@@ -307,8 +308,8 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
         ndarray of shape (n, n_classes), float64
         """
         outputs = self._outputs(X)
-        if self.predict_nonlinearity not in (None, "auto"):
-            probabilities = self._get_predict_nonlinearity()(torch.from_numpy(outputs)).numpy()
+        if self._has_own_nonlinearity():
+            probabilities = self.predict_nonlinearity(torch.from_numpy(outputs)).numpy()
             return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
         return class_log_probabilities(self.criterion_, outputs)
 
@@ -343,6 +344,11 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
         indices = self._class_scores(X).argmax(axis=1)
         return indices if is_dataset(X) else self.classes_[indices]
 
+    def _has_own_nonlinearity(self):
+        return callable(self.predict_nonlinearity)
+
     def _class_scores(self, X):
+        if self._has_own_nonlinearity():
+            return self.predict_log_proba(X)
         outputs = self._outputs(X)
         return class_scores(self.criterion_, outputs)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.frozen import FrozenEstimator
@@ -16,6 +17,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
+from sharpfit import NetworkClassifier, NetworkRegressor
 from sharpfit.bridge import as_problem, unwrap
 
 RNG = np.random.default_rng(0)
@@ -134,6 +136,49 @@ def test_loss_is_the_loss_the_net_trains(kind):
         outputs = net.infer(torch.as_tensor(X))
         expected = net.get_loss(outputs, torch.as_tensor(y), training=False).item()
     assert mean_loss(problem) == pytest.approx(expected, rel=1e-5)
+
+
+NAMES = np.array(["no", "yes"])[LABELS]
+NETWORKS = {
+    "reference": (NetworkClassifier(), NAMES),
+    "balanced": (NetworkClassifier(class_weight="balanced"), NAMES),
+    "probabilities": (
+        NetworkClassifier(nn.Sequential(nn.Linear(3, 2), nn.Softmax(dim=1)), criterion=nn.NLLLoss),
+        NAMES,
+    ),
+    "one logit": (
+        NetworkClassifier(nn.Linear(3, 1), criterion=nn.BCEWithLogitsLoss, class_weight={"no": 3}),
+        NAMES,
+    ),
+    "regression": (NetworkRegressor(), REAL[:, 0]),
+    "many targets": (NetworkRegressor(), np.hstack([REAL, -REAL])),
+    "summed": (NetworkRegressor(criterion__reduction="sum", lr=1e-4), REAL),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_loss_is_the_loss_our_networks_train(kind):
+    network, y = NETWORKS[kind]
+    network = clone(network).set_params(max_epochs=2, random_state=0).fit(X.astype(np.float64), y)
+    problem = as_problem(network, X.astype(np.float64), y)
+    with torch.no_grad():
+        outputs = network.infer(network.input_tensor(X.astype(np.float64)))
+        expected = network.get_loss(outputs, network.target_tensor(y)).item()
+    assert mean_loss(problem) == pytest.approx(expected, rel=1e-5)
+    if problem.classes is not None:
+        np.testing.assert_array_equal(problem.classes[problem.labels], y)
+        assert problem.sample_weight is None or kind in ("balanced", "one logit")
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_loaded_weights_are_trained_weights(tmp_path):
+    trained = NetworkClassifier(max_epochs=1, random_state=0).fit(X, LABELS)
+    trained.save_params(f_params=tmp_path / "weights.pt")
+    loaded = NetworkClassifier(module=trained.module_, classes=[0, 1]).initialize()
+    loaded.load_params(f_params=tmp_path / "weights.pt")
+    problem = as_problem(loaded, X, LABELS, prefit=True)
+    assert not problem.refitted
 
 
 def test_sample_weights_enter_the_mean():
