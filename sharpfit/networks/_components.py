@@ -7,6 +7,7 @@ import inspect
 import torch
 from skorch import NeuralNet
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
 from sharpfit.networks._randomness import RandomStream
@@ -26,6 +27,9 @@ class NetworkComponents(NeuralNet):
 
     Subclasses define `_n_outputs`, the number of outputs the targets ask for.
     """
+
+    # One row for modules that take their shapes from a first forward pass, during `fit`.
+    _example = None
 
     def __init__(
         self,
@@ -146,6 +150,10 @@ class NetworkComponents(NeuralNet):
             kwargs = {**self._data_arguments(kwargs), **kwargs}
         # Training must not change an instance the user handed over.
         self.module_ = self.initialized_instance(copy.deepcopy(module), kwargs)
+        if self._example is not None and any(map(is_lazy, self.module_.parameters())):
+            # Lazy modules take their shapes from a first forward pass, before the optimiser.
+            with torch.no_grad():
+                self.module_.eval()(self._example)
         return self
 
     def _data_arguments(self, kwargs):
@@ -192,10 +200,16 @@ class NetworkComponents(NeuralNet):
             and not kwargs.keys() & {"shuffle", "sampler", "batch_sampler"}
         ):
             kwargs["shuffle"] = True
+        if iterator is DataLoader and not training:
+            # Loaders draw a seed even for rows in order: predicting must not touch the global one.
+            kwargs.setdefault("generator", torch.Generator())
         if iterator is DataLoader and kwargs.keys() <= SLICING_OPTIONS and can_slice(dataset):
             loader = slicing_loader(dataset, **kwargs)
         else:
             loader = iterator(dataset, **kwargs)
+        if not training and isinstance(loader, DataLoader) and loader.generator is None:
+            # A loader draws a seed for its workers, even for none: not from the global stream.
+            loader.generator = torch.Generator()
         if getattr(rows, "sample_weight", None) is not None:
             return WeightedBatches(loader)
         return loader
@@ -208,8 +222,8 @@ class NetworkComponents(NeuralNet):
         A net whose weights were loaded counts as trained.
         """
         super().load_params(*args, **kwargs)
-        f_params = args[0] if args else kwargs.get("f_params")
-        self._weights_loaded = f_params is not None or kwargs.get("checkpoint") is not None
+        if args or kwargs.keys() & {"f_params", "f_module", "checkpoint"}:
+            self._weights_loaded = True
 
     def __sklearn_is_fitted__(self):
         """Whether the net is trained: it has a history or loaded weights."""
