@@ -1,0 +1,55 @@
+"""What every form of the bound reports: its terms along its grid."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["FormCurve"]
+
+
+@dataclass(frozen=True, eq=False)
+class FormCurve:
+    """Terms of one form of the bound at every point of its grid.
+
+    All points hold at once, with the probability the form was given, so the smallest may be
+    chosen. ``value = capacity * risk + geometry + deviation`` at every point.
+
+    Attributes
+    ----------
+    form : str
+        Name of the form.
+    scales : ndarray of shape (n_points,)
+        Inverse lengths ``s``; NaN for covering forms.
+    radii : ndarray of shape (n_points,)
+        Radii; NaN for transport forms.
+    capacities : ndarray of shape (n_points,)
+        The best capacity at each point; 1 for covering forms.
+    risks : ndarray of shape (n_points,)
+        Mean loss on the sample, or what exceptions cost in a covering form.
+    geometry : ndarray of shape (n_points,)
+        Transport cost, or frequency of uncovered points.
+    deviations : ndarray of shape (n_points,)
+        What is added for the finite test half.
+    values : ndarray of shape (n_points,)
+        The bound.
+    exceptions : ndarray of int of shape (n_points,)
+        Number of reference points without the radius; 0 for transport forms.
+    saturates : bool
+        Whether the form cannot exceed 1, so that a value of 1 says nothing and ranks nothing.
+    """
+
+    form: str
+    scales: np.ndarray
+    radii: np.ndarray
+    capacities: np.ndarray
+    risks: np.ndarray
+    geometry: np.ndarray
+    deviations: np.ndarray
+    values: np.ndarray
+    exceptions: np.ndarray
+    saturates: bool
+
+    @property
+    def best(self) -> int:
+        """Index of the point with the smallest bound."""
+        return int(np.argmin(self.values))
