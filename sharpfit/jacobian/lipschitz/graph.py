@@ -75,6 +75,11 @@ def trace(module: nn.Module) -> fx.GraphModule:
         hooks or lazy parameters.
     """
     kind = type(module).__name__
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        if isinstance(
+            value, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer
+        ):
+            raise CertificateError(f"{name!r} is not initialised; run the network once on a batch.")
     for name, layer in module.named_modules():
         if layer._forward_hooks or layer._forward_pre_hooks:
             raise CertificateError(
@@ -82,11 +87,6 @@ def trace(module: nn.Module) -> fx.GraphModule:
                 "change what it computes; remove them (weight_norm and spectral_norm of "
                 "torch.nn.utils.parametrizations work without hooks)."
             )
-    for name, value in [*module.named_parameters(), *module.named_buffers()]:
-        if isinstance(
-            value, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer
-        ):
-            raise CertificateError(f"{name!r} is not initialised; run the network once on a batch.")
     copied = copy.deepcopy(module).eval()
     tracer = _LeafTracer()
     if tracer.is_leaf_module(copied, ""):

@@ -1,0 +1,398 @@
+"""Composition over graphs, margins, refusals, and searches for violated certificates."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from sharpfit.jacobian import (
+    Certificate,
+    CertificateError,
+    lipschitz_certificate,
+    register_lipschitz,
+)
+from sharpfit.networks.modules import MultilayerPerceptron
+
+
+def norm_of(layer):
+    return float(torch.linalg.matrix_norm(layer.weight.detach().double(), 2))
+
+
+class Function(nn.Module):
+    """A network that is one expression of its layers."""
+
+    def __init__(self, function, **layers):
+        super().__init__()
+        self.function = function
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, inputs):
+        return self.function(self, inputs)
+
+
+def linear(n_inputs=3, n_outputs=3, seed=0):
+    layer = nn.Linear(n_inputs, n_outputs)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(n_outputs, n_inputs, generator=generator))
+    return layer
+
+
+# Composition --------------------------------------------------------------------------------
+
+
+def test_chain_is_the_product_and_lists_every_layer():
+    network = nn.Sequential(linear(3, 5), nn.GELU(), nn.Dropout(0.5), linear(5, 2))
+    certificate = lipschitz_certificate(network, (3,))
+    expected = norm_of(network[0]) * 1.1289041451851548 * norm_of(network[3])
+    assert float(certificate) == pytest.approx(expected, rel=1e-9)
+    assert [(rule.name, rule.kind) for rule in certificate.rules] == [
+        ("0", "Linear"),
+        ("1", "GELU"),
+        ("2", "Dropout"),
+        ("3", "Linear"),
+    ]
+    assert certificate.rules[0].constant == pytest.approx(norm_of(network[0]), rel=1e-9)
+    assert certificate.rules[-1].cumulative == float(certificate)
+    assert certificate.input_shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda m, x: x + m.a(x), lambda a, b: 1 + a),
+        (lambda m, x: x - m.a(x), lambda a, b: 1 + a),
+        (lambda m, x: m.b(torch.relu(m.a(x))) + m.a(x), lambda a, b: a * b + a),
+        (lambda m, x: m.a(m.a(x)), lambda a, b: a * a),
+        (lambda m, x: torch.cat([m.a(x), m.b(x)], dim=1), lambda a, b: math.hypot(a, b)),
+        (lambda m, x: torch.stack((m.a(x), x), 1), lambda a, b: math.hypot(a, 1)),
+        (lambda m, x: torch.maximum(m.a(x), m.b(x)), lambda a, b: math.hypot(a, b)),
+        (lambda m, x: 0.5 * m.a(x) / 4 - 3, lambda a, b: a / 8),
+        (lambda m, x: 1 - m.a(x), lambda a, b: a),
+        (lambda m, x: torch.add(x, m.a(x), alpha=3), lambda a, b: 1 + 3 * a),
+        (lambda m, x: F.linear(x, m.a.weight), lambda a, b: a),
+        (lambda m, x: x @ m.a.weight.T, lambda a, b: a),
+        (lambda m, x: m.a(x).chunk(3, dim=1)[0], lambda a, b: a),
+        (lambda m, x: m.a(x)[:, 1:].max(dim=1).values, lambda a, b: a),
+        (lambda m, x: m.a(x).max(1)[0], lambda a, b: a),
+        (lambda m, x: m.a(x).mean(1), lambda a, b: a / math.sqrt(3)),
+        (lambda m, x: m.a(x).sum(dim=-1, keepdim=True), lambda a, b: a * math.sqrt(3)),
+        (lambda m, x: x.unsqueeze(1).expand(-1, 4, -1), lambda a, b: 2),
+        (lambda m, x: x.sum(1, keepdim=True) + m.a(x), lambda a, b: 3 + a),
+        (lambda m, x: F.silu(m.a(x), inplace=True), lambda a, b: 1.099839320128867 * a),
+        (lambda m, x: F.leaky_relu(m.a(x), 2.0), lambda a, b: 2 * a),
+        (lambda m, x: m.a(x).tanh().abs().clamp(0, 1), lambda a, b: a),
+        (lambda m, x: m.a(x).view(x.size(0), -1).reshape(x.shape[0], 3), lambda a, b: a),
+        (lambda m, x: F.log_softmax(m.a(x), dim=1), lambda a, b: math.sqrt(3) * a),
+        (lambda m, x: F.dropout(m.a(x), 0.5, m.training), lambda a, b: a),
+    ],
+)
+def test_functions_compose(function, expected):
+    network = Function(function, a=linear(seed=1), b=linear(seed=2))
+    constant = float(lipschitz_certificate(network, 3))
+    assert constant == pytest.approx(expected(norm_of(network.a), norm_of(network.b)), rel=1e-6)
+
+
+def test_functions_on_images_equal_their_layers():
+    convolution = nn.Conv2d(2, 4, 3, padding="same")
+    as_layers = nn.Sequential(
+        convolution, nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2, 1), nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+    )  # fmt: skip
+
+    def call(m, x):
+        x = F.conv2d(x, m.c.weight, m.c.bias, padding="same")
+        x = F.max_pool2d(x, 3, 2, padding=1)
+        x = F.avg_pool2d(x, 2, stride=1)
+        return torch.flatten(F.adaptive_avg_pool2d(x, 2), 1)
+
+    assert float(lipschitz_certificate(Function(call, c=convolution), (2, 9, 9))) == float(
+        lipschitz_certificate(as_layers, (2, 9, 9))
+    )
+
+
+def test_broadcast_copies_are_counted():
+    network = Function(lambda m, x: x.mean(1, keepdim=True) + torch.zeros(1, 4))
+    assert float(lipschitz_certificate(network, (4,))) == pytest.approx(1.0)
+
+
+def test_reference_network_and_its_margin():
+    network = MultilayerPerceptron(2, 3, hidden=(8, 8), dropout=0.1)
+    certificate = lipschitz_certificate(network, (2,))
+    weight = network[-1].weight.detach().double()
+    widest = max(float((a - b).norm()) for a in weight for b in weight)
+    features = float(certificate) / norm_of(network[-1])
+    assert certificate.margin_constant == pytest.approx(features * widest, rel=1e-9)
+    single = lipschitz_certificate(MultilayerPerceptron(2, 1), (2,))
+    assert single.margin_constant == float(single)
+
+
+def test_margin_without_a_dense_head_is_root_two_times_the_constant():
+    network = nn.Sequential(linear(), nn.Tanh())
+    certificate = lipschitz_certificate(network, (3,))
+    assert certificate.margin_constant == pytest.approx(math.sqrt(2) * float(certificate))
+    behind_dropout = nn.Sequential(linear(), nn.Dropout(), nn.Identity())
+    functional = Function(lambda m, x: F.linear(x, m.a.weight, m.a.bias), a=behind_dropout[0])
+    margin = lipschitz_certificate(behind_dropout, (3,)).margin_constant
+    assert margin < math.sqrt(2) * norm_of(behind_dropout[0])
+    assert lipschitz_certificate(functional, (3,)).margin_constant == margin
+
+
+def test_parametrised_weights_are_used_as_they_are():
+    layer = nn.utils.parametrizations.weight_norm(linear())
+    assert float(lipschitz_certificate(nn.Sequential(layer), (3,))) == pytest.approx(
+        norm_of(layer), rel=1e-9
+    )
+
+
+def test_default_arguments_and_constant_buffers():
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("shift", torch.ones(3))
+            self.register_buffer("scale", torch.tensor([[1.0, -5.0, 2.0]]))
+
+        def forward(self, inputs, sample_weight=None):
+            if sample_weight is not None:
+                inputs = inputs * sample_weight
+            return (inputs + self.shift.sqrt()) * self.scale
+
+    assert float(lipschitz_certificate(Shifted(), (3,))) == 5.0
+
+
+def test_module_and_random_state_are_left_alone():
+    network = nn.Sequential(linear(), nn.BatchNorm1d(3), nn.ReLU(inplace=True), nn.Dropout())
+    network.train()
+    network[0].weight.grad = torch.ones(3, 3)
+    before = copy.deepcopy(network.state_dict())
+    random_state = torch.get_rng_state()
+    lipschitz_certificate(network, (3,))
+    assert network.training
+    assert all(module.training for module in network.modules())
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert torch.equal(network[0].weight.grad, torch.ones(3, 3))
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_dtype_of_the_network_is_kept():
+    network = nn.Sequential(linear()).double()
+    assert float(lipschitz_certificate(network, (3,))) == pytest.approx(norm_of(network[0]))
+    half = nn.Sequential(linear()).to(torch.bfloat16)
+    assert float(lipschitz_certificate(half, (3,))) == pytest.approx(norm_of(half[0]))
+
+
+def test_certificate_is_frozen_and_reports_tightness():
+    certificate = lipschitz_certificate(linear(), (3,))
+    assert isinstance(certificate, Certificate)
+    assert certificate.tightness(float(certificate) / 2) == 2.0
+    with pytest.raises(ValueError, match="positive"):
+        certificate.tightness(0.0)
+    with pytest.raises(AttributeError):
+        certificate.constant = 1.0
+
+
+# Refusals -----------------------------------------------------------------------------------
+
+
+class Gate(nn.Module):
+    def forward(self, inputs):
+        return inputs if inputs.sum() > 0 else -inputs
+
+
+class Doubled(nn.Linear):
+    def forward(self, inputs):
+        return 2 * super().forward(inputs)
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (nn.MultiheadAttention(3, 1), "MultiheadAttention"),
+        (nn.Sequential(nn.LSTM(3, 2)), "register_lipschitz"),
+        (nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False)), "'0'.*track_running_stats"),
+        (nn.Sequential(nn.Softmax(dim=0)), "batch"),
+        (Gate(), "Gate.*could not be traced"),
+        (Function(lambda m, x: x * x), "mul multiplies two activations"),
+        (Function(lambda m, x: x / x), "divides by an activation"),
+        (Function(lambda m, x: x @ x.T), "no Lipschitz rule|multiplies two"),
+        (Function(lambda m, x: x**2), "pow"),
+        (Function(lambda m, x: torch.exp(x)), "exp"),
+        (Function(lambda m, x: x.mean()), "names? the dim|reduces over the batch"),
+        (Function(lambda m, x: x - x.mean(0)), "batch"),
+        (Function(lambda m, x: x.reshape(-1)), "mixes the batch"),
+        (Function(lambda m, x: x.transpose(0, 1)), "batch"),
+        (Function(lambda m, x: x.permute(1, 0)), "batch"),
+        (Function(lambda m, x: x[0]), "batch"),
+        (Function(lambda m, x: x[:, [0, 0]]), "copy entries"),
+        (Function(lambda m, x: torch.cat([x, x])), "batch"),
+        (Function(lambda m, x: x.argmax(1)), "argmax"),
+        (Function(lambda m, x: x.max(1)[1]), "int64"),
+        (Function(lambda m, x: (x, x)), "one tensor"),
+        (Function(lambda m, x: F.dropout(x)), "training"),
+        (Function(lambda m, x: x + F.silu(x, inplace=True)), "in place"),
+        (Function(lambda m, x: x / torch.zeros(3)), "zero entry"),
+        (nn.Bilinear(2, 2, 2), "Bilinear"),
+        (nn.Sequential(nn.LazyLinear(3)), "not initialised"),
+    ],
+)
+def test_what_has_no_constant_is_refused_by_name(network, reason):
+    with pytest.raises(CertificateError, match=reason):
+        lipschitz_certificate(network, (3,))
+
+
+def test_subclasses_inherit_the_rule_only_with_the_forward():
+    class Renamed(nn.Linear):
+        pass
+
+    assert float(lipschitz_certificate(nn.Sequential(Renamed(3, 3)), (3,))) > 0
+    # The overridden one is looked into, not taken for a plain dense layer.
+    layer = Doubled(3, 3)
+    assert float(lipschitz_certificate(nn.Sequential(layer), (3,))) == pytest.approx(
+        2 * norm_of(layer)
+    )
+
+
+def test_hooks_are_refused():
+    network = nn.Sequential(linear())
+    network[0].register_forward_hook(lambda module, inputs, output: 10 * output)
+    with pytest.raises(CertificateError, match="hooks"):
+        lipschitz_certificate(network, (3,))
+
+
+def test_wrong_shapes_and_arguments():
+    with pytest.raises(CertificateError, match=r"input_shape=\(4,\)"):
+        lipschitz_certificate(nn.Sequential(linear()), (4,))
+    with pytest.raises(ValueError, match="input_shape"):
+        lipschitz_certificate(linear(), (0,))
+    with pytest.raises(ValueError, match="method"):
+        lipschitz_certificate(linear(), (3,), method="fast")
+    with pytest.raises(TypeError, match="module_"):
+        lipschitz_certificate("network", (3,))
+
+
+def test_registered_rules_are_used_and_checked():
+    class Square(nn.Module):
+        def forward(self, inputs):
+            return inputs.clamp(-1, 1) ** 2
+
+    with pytest.raises(CertificateError, match="pow"):
+        lipschitz_certificate(Square(), (3,))
+
+    def square_constant(module, input_shape):
+        """Twice the largest entry."""
+        return 2.0
+
+    register_lipschitz(Square, square_constant)
+    certificate = lipschitz_certificate(nn.Sequential(Square()), (3,))
+    assert float(certificate) == 2.0
+    assert certificate.rules[0].rule == "Twice the largest entry"
+    register_lipschitz(Square, lambda module, input_shape: -1.0)
+    with pytest.raises(CertificateError, match="returned -1"):
+        lipschitz_certificate(nn.Sequential(Square()), (3,))
+    with pytest.raises(TypeError, match="subclass"):
+        register_lipschitz(Square(), square_constant)
+    with pytest.raises(TypeError, match="callable"):
+        register_lipschitz(Square, 2.0)
+
+
+# Searches for violations --------------------------------------------------------------------
+
+CHANNELS = 4
+ACTIVATIONS = st.sampled_from(
+    [nn.ReLU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.SELU, nn.Tanh, nn.Softplus, nn.ELU]
+)
+
+
+class Residual(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs):
+        return inputs + self.layer(inputs)
+
+
+class Branches(nn.Module):
+    def __init__(self, first, second):
+        super().__init__()
+        self.first, self.second = first, second
+        self.join = nn.Conv1d(2 * CHANNELS, CHANNELS, 1)
+
+    def forward(self, inputs):
+        return self.join(torch.cat([self.first(inputs), self.second(inputs)], dim=1))
+
+
+@st.composite
+def layers(draw):
+    """A layer that keeps four channels, of a sequence of any length."""
+    kind = draw(st.sampled_from(["convolution", "activation", "pool", "norm", "residual", "cat"]))
+    if kind == "convolution":
+        dilation = draw(st.integers(1, 2))
+        kernel = draw(st.integers(1, 3))
+        mode = draw(st.sampled_from(["zeros", "circular", "reflect", "replicate"]))
+        return nn.Conv1d(
+            CHANNELS, CHANNELS, kernel, padding="same", dilation=dilation,
+            groups=draw(st.sampled_from([1, 2])), padding_mode=mode,
+        )  # fmt: skip
+    if kind == "activation":
+        return draw(ACTIVATIONS)()
+    if kind == "pool":
+        return draw(st.sampled_from([nn.MaxPool1d(3, 1, 1), nn.AvgPool1d(3, 1, 1)]))
+    if kind == "norm":
+        return draw(st.sampled_from([nn.BatchNorm1d(CHANNELS), nn.GroupNorm(2, CHANNELS, 0.1)]))
+    if kind == "residual":
+        return Residual(draw(layers()))
+    return Branches(draw(layers()), draw(layers()))
+
+
+def steepest_slope(network, shape, output, seed):
+    """Largest slope of an output found by following the gradient of the slope."""
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn(64, *shape, generator=generator, dtype=torch.float64)
+    points *= torch.logspace(-2, 1, 64, dtype=torch.float64).reshape(-1, *[1] * len(shape))
+    others = points + torch.randn(points.shape, generator=generator, dtype=torch.float64)
+    largest = 0.0
+    for _ in range(12):
+        points.requires_grad_()
+        others.requires_grad_()
+        rise = (output(network(points)) - output(network(others))).flatten(1).norm(dim=1)
+        slopes = rise / (points - others).flatten(1).norm(dim=1)
+        largest = max(largest, float(slopes.detach().max()))
+        gradients = torch.autograd.grad(slopes.sum(), (points, others))
+        with torch.no_grad():
+            points, others = (
+                point.detach() + 0.1 * gradient / (gradient.norm() / 8 + 1e-12)
+                for point, gradient in zip((points, others), gradients, strict=True)
+            )
+    return largest
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(layers(), min_size=1, max_size=4), st.integers(0, 10_000))
+def test_no_input_violates_a_certificate(body, seed):
+    network = nn.Sequential(*body, nn.Flatten(), nn.Linear(CHANNELS * 6, 3)).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        for name, buffer in network.named_buffers():
+            if name.endswith("running_var"):
+                buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.1)
+    certificate = lipschitz_certificate(network, (CHANNELS, 6))
+    slope = steepest_slope(network, (CHANNELS, 6), lambda z: z, seed)
+    assert slope <= float(certificate)
+    for label in range(3):
+
+        def margin(z, label=label):
+            rest = [k for k in range(3) if k != label]
+            return z[:, [label]] - z[:, rest].amax(1, keepdim=True)
+
+        margin_slope = steepest_slope(network, (CHANNELS, 6), margin, seed)
+        assert margin_slope <= certificate.margin_constant
