@@ -1,0 +1,288 @@
+"""An orthonormal basis grown by products, with the operator's projection on it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .operator import SymmetricOperator
+
+_BLOCK = 1 << 18  # entries of the basis converted to float64 at a time
+
+
+@dataclass(frozen=True)
+class RitzPairs:
+    """Eigenpairs of the operator's projection, ascending.
+
+    Attributes
+    ----------
+    values : ndarray of shape (m,)
+        Ritz values.
+    coefficients : ndarray of shape (m, m)
+        Column `i` holds the coordinates of Ritz vector `i` in the expanded basis vectors.
+    couplings : ndarray of shape (m,)
+        Norm of the residual's part outside the expanded space, which further products reduce.
+    rounding : ndarray of shape (m,)
+        Norm of the residual's part that comes from asymmetry of the products, which only more
+        precise products reduce.
+    directions : ndarray of shape (n_frontier, m)
+        Coordinates of the residual's outside part in the frontier vectors.
+    """
+
+    values: np.ndarray
+    coefficients: np.ndarray
+    couplings: np.ndarray
+    rounding: np.ndarray
+    directions: np.ndarray
+
+    @property
+    def residual_norms(self) -> np.ndarray:
+        """Norms ``|A y - t y|`` of the Ritz pairs, shape (m,)."""
+        return np.hypot(self.couplings, self.rounding)
+
+
+class KrylovSubspace:
+    """Orthonormal vectors, some multiplied by the operator ("expanded") and some not yet.
+
+    Every product is orthogonalised against the whole basis in float64 and its coefficients are
+    kept, so residual norms are those of the products as computed: nothing is inferred from
+    symmetry. With one start vector and no injections this is Lanczos with full
+    reorthogonalisation.
+
+    Parameters
+    ----------
+    operator : SymmetricOperator
+        The matrix.
+    capacity : int
+        Number of vectors the basis can hold.
+    dtype : torch.dtype
+        Storage dtype of the basis; arithmetic on it is always float64.
+    """
+
+    def __init__(self, operator: SymmetricOperator, capacity: int, dtype: torch.dtype) -> None:
+        self.operator = operator
+        self.capacity = capacity
+        self.n_vectors = 0
+        self.n_products = 0
+        self.expanded: list[int] = []
+        self.frontier: list[int] = []
+        self.scale = 0.0
+        self._basis = torch.empty((capacity, operator.size), dtype=dtype, device=operator.device)
+        self._projection = np.zeros((capacity, capacity))
+        self._defects = np.zeros(capacity)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the basis spans the whole space."""
+        return self.n_vectors == self.operator.size
+
+    def inject(self, vector: Tensor) -> bool:
+        """Add the part of `vector` orthogonal to the basis as a frontier vector.
+
+        Parameters
+        ----------
+        vector : Tensor of shape (size,)
+
+        Returns
+        -------
+        bool
+            False when `vector` lies in the basis to rounding, and nothing was added.
+        """
+        remainder = vector.to(device=self.operator.device, dtype=torch.float64, copy=True)
+        before = float(torch.linalg.vector_norm(remainder))
+        _, norm = self._orthogonalise(remainder)
+        if self.complete or norm <= 1e-10 * before:
+            return False
+        self._append(remainder.div_(norm))
+        return True
+
+    def expand(self, index: int) -> None:
+        """Multiply a frontier vector by the operator and add the new direction, if any.
+
+        Parameters
+        ----------
+        index : int
+            Position of a frontier vector in the basis.
+        """
+        vector = self._basis[index]
+        product = self.operator.matvec(vector.to(self.operator.dtype))
+        self.n_products += 1
+        if product.shape != vector.shape:
+            raise ValueError(
+                f"the operator's product has shape {tuple(product.shape)}, "
+                f"expected {tuple(vector.shape)}."
+            )
+        remainder = product.detach().to(torch.float64, copy=True)
+        length = float(torch.linalg.vector_norm(remainder))
+        if not np.isfinite(length):
+            raise ValueError(
+                f"product number {self.n_products} of the operator is not finite: look for NaN or "
+                "infinite entries in its data, or use a wider dtype."
+            )
+        self.scale = max(self.scale, length)
+        coefficients, norm = self._orthogonalise(remainder, expected=index)
+        self._projection[: self.n_vectors, index] = coefficients
+        negligible = 8 * torch.finfo(self.operator.dtype).eps * self.scale
+        if norm > negligible and not self.complete:
+            self._append(remainder.div_(norm))
+            self._projection[self.n_vectors - 1, index] = norm
+        else:
+            self._defects[index] = norm
+        self.frontier.remove(index)
+        self.expanded.append(index)
+
+    def ritz_pairs(self, among: list[int] | None = None) -> RitzPairs:
+        """Diagonalise the projection on the expanded vectors, or on those in `among`.
+
+        Parameters
+        ----------
+        among : list of int, optional
+            Positions of expanded vectors.
+
+        Returns
+        -------
+        RitzPairs
+        """
+        chosen = self.expanded if among is None else among
+        block = self._projection[np.ix_(chosen, chosen)]
+        values, coefficients = np.linalg.eigh((block + block.T) / 2)
+        directions = self._projection[np.ix_(self.frontier, chosen)] @ coefficients
+        asymmetry = np.linalg.norm((block - block.T) / 2 @ coefficients, axis=0)
+        return RitzPairs(
+            values=values,
+            coefficients=coefficients,
+            couplings=np.linalg.norm(directions, axis=0),
+            rounding=asymmetry + self._defects[chosen] @ np.abs(coefficients),
+            directions=directions,
+        )
+
+    def steer(self, direction: np.ndarray) -> None:
+        """Rotate the frontier so that its first vector points along `direction`.
+
+        Parameters
+        ----------
+        direction : ndarray of shape (n_frontier,)
+            Coordinates in the frontier vectors; zero changes nothing.
+        """
+        if len(self.frontier) < 2 or not np.any(direction):
+            return
+        reflector = direction / np.linalg.norm(direction)
+        reflector[0] += 1.0 if reflector[0] >= 0 else -1.0
+        rotation = np.eye(len(direction)) - 2 * np.outer(reflector, reflector) / (
+            reflector @ reflector
+        )
+        self._projection[self.frontier] = rotation @ self._projection[self.frontier]
+        turn = torch.as_tensor(rotation, device=self.operator.device)
+        for part in self._blocks(len(self.frontier)):
+            block = self._basis[self.frontier, part].to(torch.float64)
+            self._basis[self.frontier, part] = (turn @ block).to(self._basis.dtype)
+
+    def compress(self, pairs: RitzPairs, keep: np.ndarray) -> None:
+        """Replace the expanded vectors by the Ritz vectors in `keep` (a thick restart).
+
+        Parameters
+        ----------
+        pairs : RitzPairs
+            The Ritz pairs of all expanded vectors.
+        keep : ndarray of int
+            Columns of `pairs` to keep.
+        """
+        coefficients = pairs.coefficients[:, keep]
+        old, frontier, kept = self.expanded, self.frontier, len(keep)
+        inside = self._projection[np.ix_(old, old)] @ coefficients
+        projection = np.zeros_like(self._projection)
+        projected = coefficients.T @ inside
+        projection[:kept, :kept] = projected
+        projection[kept : kept + len(frontier), :kept] = (
+            self._projection[np.ix_(frontier, old)] @ coefficients
+        )
+        defects = np.zeros_like(self._defects)
+        defects[:kept] = self._defects[old] @ np.abs(coefficients) + np.linalg.norm(
+            inside - coefficients @ projected, axis=0
+        )
+        turn = torch.as_tensor(coefficients.T.copy(), device=self.operator.device)
+        for part in self._blocks(len(old) + len(frontier)):
+            carried = self._basis[frontier, part].clone()
+            rotated = turn @ self._basis[old, part].to(torch.float64)
+            self._basis[:kept, part] = rotated.to(self._basis.dtype)
+            self._basis[kept : kept + len(frontier), part] = carried
+        self._projection, self._defects = projection, defects
+        self.expanded = list(range(kept))
+        self.frontier = list(range(kept, kept + len(frontier)))
+        self.n_vectors = kept + len(frontier)
+
+    def vectors(self, coefficients: np.ndarray) -> Tensor:
+        """Combine the expanded vectors.
+
+        Parameters
+        ----------
+        coefficients : ndarray of shape (m, k)
+
+        Returns
+        -------
+        Tensor of shape (size, k), in the operator's dtype
+        """
+        turn = torch.as_tensor(coefficients, device=self.operator.device)
+        combined = torch.empty(
+            (self.operator.size, coefficients.shape[1]),
+            dtype=self.operator.dtype,
+            device=self.operator.device,
+        )
+        for part in self._blocks(len(self.expanded)):
+            block = self._basis[self.expanded, part].to(torch.float64)
+            combined[part] = (block.T @ turn).to(combined.dtype)
+        return combined
+
+    def _append(self, vector: Tensor) -> None:
+        self._basis[self.n_vectors] = vector.to(self._basis.dtype)
+        self._projection[self.n_vectors] = 0.0
+        self.frontier.append(self.n_vectors)
+        self.n_vectors += 1
+
+    def _orthogonalise(
+        self, vector: Tensor, expected: int | None = None
+    ) -> tuple[np.ndarray, float]:
+        """Remove the basis from `vector` in place; return the coefficients and what is left.
+
+        For the product of basis vector `expected`, its own component and those foreseen by
+        symmetry go first; the full pass is then repeated until it no longer shortens the vector.
+        """
+        count = self.n_vectors
+        coefficients = np.zeros(count)
+        if expected is not None:
+            known = np.flatnonzero(self._projection[expected, :count])
+            if len(known):
+                rows, foreseen = [int(row) for row in known], self._projection[expected, known]
+                self._subtract(vector, rows, foreseen)
+                coefficients[known] = foreseen
+            own = self._basis[expected].to(torch.float64)
+            component = float(own @ vector)
+            vector.add_(own, alpha=-component)
+            coefficients[expected] += component
+        norm = float(torch.linalg.vector_norm(vector))
+        for _ in range(4):
+            found = self._components(vector, count)
+            self._subtract(vector, slice(count), found)
+            coefficients += found
+            before, norm = norm, float(torch.linalg.vector_norm(vector))
+            if norm > 0.5 * before:
+                break
+        return coefficients, norm
+
+    def _components(self, vector: Tensor, count: int) -> np.ndarray:
+        total = np.zeros(count)
+        for part in self._blocks(count):
+            total += (self._basis[:count, part].to(torch.float64) @ vector[part]).cpu().numpy()
+        return total
+
+    def _subtract(self, vector: Tensor, rows: slice | list[int], weights: np.ndarray) -> None:
+        amounts = torch.as_tensor(weights, device=vector.device)
+        for part in self._blocks(len(weights)):
+            vector[part] -= self._basis[rows, part].to(torch.float64).T @ amounts
+
+    def _blocks(self, rows: int) -> list[slice]:
+        """Split the entries into ranges; one range when the basis needs no conversion."""
+        size = self.operator.size
+        step = size if self._basis.dtype == torch.float64 else max(_BLOCK // max(rows, 1), 1)
+        return [slice(start, start + step) for start in range(0, size, max(step, 1))]
