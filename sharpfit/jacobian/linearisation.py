@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,10 @@ from torch import Tensor, nn
 # A chunk's buffers should stay in the processor's caches: larger ones cost page faults.
 _CACHE_BYTES = {"cpu": 2**24, "cuda": 2**31}
 _MAX_CHUNK = 1024
+# Up to this smaller side, a whole Jacobian costs about as many products as an iteration.
+_EXACT_SIDE = 64
+
+Method = Literal["auto", "exact", "krylov"]
 
 
 class FrozenModule:
@@ -80,6 +85,23 @@ class FrozenModule:
         outputs = self.module(inputs)
         return outputs if outputs.ndim == 2 else outputs.unsqueeze(1)
 
+    def iterates(self, method: Method) -> bool:
+        """Say whether norms are to be found by iteration rather than from whole Jacobians.
+
+        Parameters
+        ----------
+        method : {"auto", "exact", "krylov"}
+
+        Returns
+        -------
+        bool
+        """
+        if method not in get_args(Method):
+            raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
+        if method == "auto":
+            return min(self.n_outputs, self.n_features) > _EXACT_SIDE
+        return method == "krylov"
+
     def chunks(
         self, inputs: Tensor, batch_size: int | str, memory_budget: int, *, copies: int
     ) -> Iterator[slice]:
@@ -124,14 +146,15 @@ class Linearisation:
 
     Attributes
     ----------
+    inputs : Tensor of shape (n, ...)
     outputs : Tensor of shape (n, C)
         Outputs of the module.
     """
 
     def __init__(self, module: FrozenModule, inputs: Tensor):
-        self._inputs = inputs.detach().requires_grad_()
+        self.inputs = inputs.detach().requires_grad_()
         with torch.enable_grad():
-            self._outputs = module(self._inputs)
+            self._outputs = module(self.inputs)
         self.outputs = self._outputs.detach()
         self._dummy: Tensor | None = None
         self._pulled: Tensor | None = None
@@ -148,9 +171,9 @@ class Linearisation:
         Tensor of the inputs' shape
         """
         if not self._outputs.requires_grad:
-            return torch.zeros_like(self._inputs)
+            return torch.zeros_like(self.inputs)
         (gradient,) = torch.autograd.grad(
-            self._outputs, self._inputs, cotangents, retain_graph=True, materialize_grads=True
+            self._outputs, self.inputs, cotangents, retain_graph=True, materialize_grads=True
         )
         return gradient
 
@@ -172,7 +195,7 @@ class Linearisation:
             with torch.enable_grad():
                 (self._pulled,) = torch.autograd.grad(
                     self._outputs,
-                    self._inputs,
+                    self.inputs,
                     self._dummy,
                     create_graph=True,
                     materialize_grads=True,

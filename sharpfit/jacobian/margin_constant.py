@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sharpfit.jacobian.pairs import pair_blocks
-from sharpfit.jacobian.slopes import as_points, check_neighbours
+from sharpfit.jacobian.sample_slopes import as_points, check_neighbours
 
 
 @dataclass(frozen=True)

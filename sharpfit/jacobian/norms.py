@@ -1,7 +1,6 @@
 """Norms of the input-output Jacobian of every sample."""
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -12,8 +11,13 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from sharpfit.jacobian.exact import chunk_jacobians, spectral_norms
-from sharpfit.jacobian.krylov import largest_singular_values
-from sharpfit.jacobian.linearisation import FrozenModule, Linearisation
+from sharpfit.jacobian.iterated import (
+    OutputProducts,
+    iterated_spectral_norms,
+    probability_product,
+    probed_frobenius_norms,
+)
+from sharpfit.jacobian.linearisation import FrozenModule, Linearisation, Method
 from sharpfit.jacobian.margins import (
     margin_cotangents,
     margin_differences,
@@ -23,10 +27,6 @@ from sharpfit.jacobian.margins import (
 from sharpfit.objective import SampleLoss
 
 Output = Literal["logits", "probabilities", "margin", "loss"]
-Method = Literal["auto", "exact", "krylov"]
-
-# Below this smaller side an exact Jacobian costs about as many products as the iteration.
-_EXACT_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -148,15 +148,17 @@ def jacobian_norms(
     >>> norms.spectral, norms.frobenius, norms.margin_gradient
     (array([4.]), array([5.]), array([5.]))
     """
-    _check_arguments(output, targets, loss, method, inputs)
+    _check_arguments(output, targets, loss, inputs)
     _check_effort(tol, max_products, n_probes)
     frozen = FrozenModule(module, inputs)
     margins = margins or output == "margin"
-    if margins and targets is not None and output != "loss":
+    if margins and output == "loss":
+        raise ValueError(
+            "margins=True goes with logits, probabilities or margins, not output='loss'"
+        )
+    if margins and targets is not None:
         _check_classes(targets, frozen.n_outputs)
-    side = min(frozen.n_outputs, frozen.n_features)
-    iterate = method == "krylov" or (method == "auto" and side > _EXACT_SIDE)
-    iterate = iterate and output in ("logits", "probabilities")
+    iterate = frozen.iterates(method) and output in ("logits", "probabilities")
     generator = torch.Generator(device=inputs.device).manual_seed(random_state)
     copies = 6 if iterate or output == "loss" else 3 * frozen.n_outputs
     parts: list[dict[str, Tensor]] = []
@@ -212,7 +214,7 @@ def _exact_norms(
             norm = found["margin_gradient"]
             return {"spectral": norm, "frobenius": norm, **found}
     if output == "probabilities":
-        jacobians = _probability_product(logits, jacobians)
+        jacobians = probability_product(logits, jacobians)
     frobenius = torch.linalg.matrix_norm(jacobians.double())
     return {"spectral": spectral_norms(jacobians), "frobenius": frobenius, **found}
 
@@ -239,29 +241,9 @@ def _iterated_norms(
     tol, max_products, n_probes = effort
     linearisation = Linearisation(module, inputs)
     logits = linearisation.outputs
-
-    def pull(cotangents: Tensor) -> Tensor:
-        if output == "probabilities":
-            cotangents = _probability_product(logits, cotangents.unsqueeze(2)).squeeze(2)
-        return linearisation.transposed_product(cotangents).flatten(1)
-
-    def push(tangents: Tensor) -> Tensor:
-        pushed = linearisation.product(tangents.view_as(inputs))
-        if output == "probabilities":
-            pushed = _probability_product(logits, pushed.unsqueeze(2)).squeeze(2)
-        return pushed
-
-    wide = module.n_outputs <= module.n_features
-    shape = (len(inputs), module.n_outputs if wide else module.n_features)
-
-    def gram_product(vectors: Tensor) -> Tensor:
-        return push(pull(vectors)) if wide else pull(push(vectors))
-
-    def draw() -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=inputs.dtype, device=inputs.device)
-
-    top = largest_singular_values(gram_product, draw(), tol=tol, max_products=max_products)
-    frobenius, frobenius_error = _frobenius_norms(pull if wide else push, draw, n_probes)
+    products = OutputProducts(linearisation, output == "probabilities")
+    top = iterated_spectral_norms(products, generator, tol=tol, max_products=max_products)
+    frobenius, frobenius_error = probed_frobenius_norms(products, generator, n_probes)
     found = {
         "spectral": top.values,
         "spectral_error": top.errors,
@@ -278,38 +260,6 @@ def _iterated_norms(
     return found
 
 
-def _frobenius_norms(
-    image: Callable[[Tensor], Tensor], draw: Callable[[], Tensor], n_probes: int
-) -> tuple[Tensor, Tensor]:
-    """Norms with standard errors, from images of random vectors on the longer side."""
-    probe = draw()
-    size = probe.shape[1]
-    if size <= n_probes:
-        units = torch.eye(size, dtype=probe.dtype, device=probe.device)
-        images = [image(unit.expand_as(probe)).double() for unit in units]
-        norms = torch.stack([part.square().sum(dim=1) for part in images]).sum(dim=0).sqrt()
-        return norms, torch.zeros_like(norms)
-    # On the sphere of radius sqrt(size), the mean of |J^T u|^2 is the squared norm.
-    squares = []
-    for _ in range(n_probes):
-        probe = draw()
-        scale = size / probe.double().square().sum(dim=1)
-        squares.append(scale * image(probe).double().square().sum(dim=1))
-    sample = torch.stack(squares)
-    norms = sample.mean(dim=0).sqrt()
-    spread = sample.std(dim=0) / n_probes**0.5
-    return norms, torch.where(norms > 0, spread / (2 * norms), spread)
-
-
-def _probability_product(logits: Tensor, matrices: Tensor) -> Tensor:
-    """Multiply ``dp/dz`` by matrices of shape (n, C, k)."""
-    if logits.shape[1] == 1:
-        probability = logits.sigmoid().unsqueeze(2)
-        return probability * (1 - probability) * matrices
-    probabilities = logits.softmax(dim=1).unsqueeze(2)
-    return probabilities * (matrices - (probabilities * matrices).sum(dim=1, keepdim=True))
-
-
 def _warn_unless_converged(columns: dict[str, np.ndarray], tol: float, max_products: int) -> None:
     missed = columns["spectral_error"] > tol * columns["spectral"]
     if missed.any():
@@ -323,12 +273,10 @@ def _warn_unless_converged(columns: dict[str, np.ndarray], tol: float, max_produ
 
 
 def _check_arguments(
-    output: str, targets: Tensor | None, loss: SampleLoss | None, method: str, inputs: Tensor
+    output: str, targets: Tensor | None, loss: SampleLoss | None, inputs: Tensor
 ) -> None:
     if output not in get_args(Output):
         raise ValueError(f"output must be one of {get_args(Output)}, got {output!r}")
-    if method not in get_args(Method):
-        raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
     if output == "loss" and (loss is None or targets is None):
         raise ValueError(
             "output='loss' needs both loss (see sharpfit.objective.as_sample_loss) and targets"

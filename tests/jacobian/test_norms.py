@@ -297,6 +297,14 @@ def test_bad_arguments_are_named(change, error, message):
         jacobian_norms(**arguments)
 
 
+def test_margins_do_not_go_with_the_loss():
+    net, inputs = _case("tanh")
+    loss = as_sample_loss(nn.CrossEntropyLoss())
+    targets = torch.zeros(7, dtype=torch.int64)
+    with pytest.raises(ValueError, match="margins=True"):
+        jacobian_norms(net, inputs, output="loss", loss=loss, targets=targets, margins=True)
+
+
 def test_outputs_that_are_no_matrix_are_refused():
     inputs = torch.randn(4, 1, 6, 6)
     with pytest.raises(ValueError, match=r"shape \(n, C\)"):

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sharpfit.jacobian.pairs import Floats, pair_blocks
-from sharpfit.jacobian.slopes import as_points, check_neighbours
+from sharpfit.jacobian.sample_slopes import as_points, check_neighbours
 from sharpfit.objective import BinaryCrossEntropy, CrossEntropy, SampleLoss, SquaredError
 
 
