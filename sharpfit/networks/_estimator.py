@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from skorch.utils import is_dataset, to_device
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharpfit.networks._components import NetworkComponents
 from sharpfit.networks._randomness import RandomStream
@@ -17,10 +18,10 @@ from sharpfit.networks.convergence import convergence_problem
 from sharpfit.networks.datasets import TrainingRows
 from sharpfit.networks.fingerprint import rows_hash
 from sharpfit.networks.loss import weighted_loss
+from sharpfit.networks.outputs import uncompiled
 from sharpfit.networks.validation import (
     cast_rows,
     check_finite_columns,
-    feature_names,
     input_array,
 )
 
@@ -54,9 +55,7 @@ class NetworkEstimator(NetworkComponents):
         """
         go_on = self.warm_start and self.__sklearn_is_fitted__()
         self._train(X, y, sample_weight, fit_params, restart=not go_on, reset=not go_on)
-        problem = convergence_problem(self._epoch_losses())
-        if problem is not None:
-            warnings.warn(problem, ConvergenceWarning, stacklevel=2)
+        self._warn_of_convergence(judge_trend=self.n_iter_ >= self.max_epochs)
         return self
 
     def partial_fit(self, X, y, sample_weight=None, **fit_params):
@@ -79,6 +78,7 @@ class NetworkEstimator(NetworkComponents):
         """
         first = not hasattr(self, "input_shape_")
         self._train(X, y, sample_weight, fit_params, restart=not self.initialized_, reset=first)
+        self._warn_of_convergence(judge_trend=False)
         return self
 
     def _train(self, X, y, sample_weight, fit_params, *, restart, reset, **target_info):
@@ -95,23 +95,23 @@ class NetworkEstimator(NetworkComponents):
             self._stream = RandomStream(self.random_state)
         with self._own_randomness():
             if restart:
+                self._example = cast_rows(rows[:1], torch.get_default_dtype())
                 self.initialize()
-            self._check_module(rows, y)
+                self._example = None
+            if restart or reset:
+                self._check_module(rows, y)
             epochs_before = len(self.history)
-            self._run(rows, y, sample_weight, fit_params)
+            self.notify("on_train_begin", X=X, y=y)
+            # As in skorch, an interrupted training keeps the epochs it has done.
+            with contextlib.suppress(KeyboardInterrupt):
+                self.fit_loop(rows, y, sample_weight=sample_weight, **fit_params)
+            self.notify("on_train_end", X=X, y=y)
         self.n_iter_ = len(self.history) - epochs_before
         fingerprint = rows_hash(rows, y)
         if not restart and getattr(self, "training_rows_hash_", fingerprint) != fingerprint:
             # Trained on different sets of rows in turn: no one set is the training set.
             fingerprint = None
         self.training_rows_hash_ = fingerprint
-
-    def _run(self, rows, y, sample_weight, fit_params):
-        self.notify("on_train_begin", X=rows, y=y)
-        # As in skorch, an interrupted training keeps the epochs it has done.
-        with contextlib.suppress(KeyboardInterrupt):
-            self.fit_loop(rows, y, sample_weight=sample_weight, **fit_params)
-        self.notify("on_train_end", X=rows, y=y)
 
     def fit_loop(self, X, y=None, epochs=None, *, sample_weight=None, **fit_params):
         """Run the epochs of a training; see ``skorch.NeuralNet.fit_loop``."""
@@ -121,14 +121,28 @@ class NetworkEstimator(NetworkComponents):
     def check_data(self, X, y=None):
         """Do nothing: rows and targets were checked when they came in."""
 
-    def _epoch_losses(self):
-        return self.history[-self.n_iter_ :, "train_loss"] if self.n_iter_ else []
+    def _warn_of_convergence(self, *, judge_trend):
+        epochs = [
+            epoch["batches"] for epoch in self.history.to_list()[len(self.history) - self.n_iter_ :]
+        ]
+        losses = [
+            np.average(
+                [batch["train_loss"] for batch in batches if "train_loss" in batch],
+                weights=[batch["train_batch_size"] for batch in batches if "train_loss" in batch],
+            )
+            for batches in epochs
+            if any("train_loss" in batch for batch in batches)
+        ]
+        problem = convergence_problem(losses, judge_trend=judge_trend)
+        if problem is not None:
+            warnings.warn(problem, ConvergenceWarning, stacklevel=3)
 
     def _check_module(self, rows, y):
         """Try the module and the criterion on one row before any training."""
         try:
+            module = copy.deepcopy(uncompiled(self.module_)).eval()
+            self._check_last_batch(module, len(rows))
             with torch.no_grad():
-                module = copy.deepcopy(self.module_).eval()
                 output = module(to_device(cast_rows(rows[:1], self._input_dtype()), self.device))
                 self._check_output(output)
                 self._check_criterion(output, y)
@@ -137,12 +151,29 @@ class NetworkEstimator(NetworkComponents):
             self.initialized_ = False
             raise
 
+    def _check_last_batch(self, module, n_rows):
+        loading = {"batch_size": self.batch_size, **self.get_params_for("iterator_train")}
+        if (
+            self.train_split is None
+            and loading["batch_size"] > 0
+            and n_rows % loading["batch_size"] == 1
+            and not loading.get("drop_last", False)
+            and any(isinstance(layer, _BatchNorm) for layer in module.modules())
+        ):
+            raise ValueError(
+                f"With {n_rows} rows and batch_size={loading['batch_size']} the last batch holds "
+                "one row, on which batch normalisation cannot train. Change batch_size or set "
+                "iterator_train__drop_last=True."
+            )
+
     def _check_criterion(self, output, y):
         criterion = copy.deepcopy(self.criterion_).eval()
         target = to_device(self._encoded_tensor(y[:1]), self.device)
         try:
-            loss = self._loss(criterion, output, target)
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="Using a target size")
+                loss = self._loss(criterion, output, target)
+        except (RuntimeError, TypeError, ValueError, IndexError, UserWarning) as error:
             raise ValueError(
                 f"criterion={type(criterion).__name__} cannot compare outputs of shape "
                 f"{tuple(output.shape)} with targets of shape {tuple(target.shape)} and dtype "
@@ -255,8 +286,10 @@ class NetworkEstimator(NetworkComponents):
 
     def _check_rows(self, X, *, reset) -> np.ndarray:
         rows = input_array(X)
-        validate_data(self, X, reset=reset, skip_check_array=True)
-        check_finite_columns(rows, feature_names(X))
+        # Tensors, such as callbacks predict, cannot carry the names of columns.
+        if reset or (hasattr(self, "input_shape_") and not isinstance(X, Tensor)):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        check_finite_columns(rows, getattr(self, "feature_names_in_", None))
         if reset:
             self.input_shape_ = rows.shape[1:]
             self._input_is_single = rows.dtype in (np.float16, np.float32)
@@ -269,13 +302,14 @@ class NetworkEstimator(NetworkComponents):
 
     def get_dataset(self, X, y=None):
         """Return rows as a data set the loaders take; see ``skorch.NeuralNet.get_dataset``."""
-        if is_dataset(X):
-            return X
-        rows = cast_rows(self._check_rows(X, reset=False), self._input_dtype())
-        return super().get_dataset(rows, None if y is None else self._encoded_tensor(y))
+        return X if is_dataset(X) else self._dataset(self._check_rows(X, reset=False), y)
 
-    def _training_rows(self, X, y, sample_weight):
-        dataset = self.get_dataset(X, y)
+    def _dataset(self, rows, y=None):
+        targets = None if y is None else self._encoded_tensor(y)
+        return super().get_dataset(cast_rows(rows, self._input_dtype()), targets)
+
+    def _training_rows(self, rows, y, sample_weight):
+        dataset = self._dataset(rows, y)
         if sample_weight is not None:
             sample_weight = torch.tensor(sample_weight, dtype=self._input_dtype())
         return TrainingRows(dataset, dataset.X, y, sample_weight)

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import threading
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -10,6 +11,8 @@ from sklearn.utils import check_random_state
 
 # Everything NumPy's legacy seeding accepts.
 _SEED_BOUND = 2**32
+# The global generators can be lent to one stream at a time; others wait, also those of threads.
+_lending = threading.RLock()
 
 
 def fresh_seed(random_state) -> int:
@@ -63,23 +66,38 @@ class RandomStream:
     def __init__(self, random_state=None) -> None:
         self.seed = fresh_seed(random_state)
         self._states: dict | None = None
+        self._borrowed: list[torch.device] | None = None
+
+    def __getstate__(self) -> dict:
+        # A net pickled or copied in the middle of training takes the stream as it stands.
+        states = self._states if self._borrowed is None else _get_states(self._borrowed)
+        return {"seed": self.seed, "_states": copy.deepcopy(states), "_borrowed": None}
 
     @contextlib.contextmanager
     def active(self, devices: Iterable[torch.device] = ()) -> Iterator[None]:
         """Lend the global generators of the CPU and of `devices` to this stream."""
-        accelerators = _accelerators(devices)
-        lent = copy.deepcopy(_get_states(accelerators))
-        try:
-            if self._states is None:
-                np.random.seed(self.seed)  # noqa: NPY002
-                # torch.manual_seed would seed every device of the process, also those not lent.
-                torch.default_generator.manual_seed(self.seed)
-                for device in accelerators:
-                    with torch.get_device_module(device).device(device.index):
-                        torch.get_device_module(device).manual_seed(self.seed)
-            else:
-                _set_states(self._states, accelerators)
+        if self._borrowed is not None:
             yield
-        finally:
-            self._states = _get_states(accelerators)
-            _set_states(lent, accelerators)
+            return
+        accelerators = _accelerators(devices)
+        with _lending:
+            lent = copy.deepcopy(_get_states(accelerators))
+            self._borrowed = accelerators
+            try:
+                self._start(accelerators)
+                yield
+            finally:
+                self._states = copy.deepcopy(_get_states(accelerators))
+                self._borrowed = None
+                _set_states(lent, accelerators)
+
+    def _start(self, accelerators: list[torch.device]) -> None:
+        if self._states is not None:
+            _set_states(self._states, accelerators)
+            return
+        np.random.seed(self.seed)  # noqa: NPY002
+        # torch.manual_seed would seed every device of the process, also those not lent.
+        torch.default_generator.manual_seed(self.seed)
+        for device in accelerators:
+            with torch.get_device_module(device).device(device.index):
+                torch.get_device_module(device).manual_seed(self.seed)

@@ -198,8 +198,8 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
         self.classes_inferred_ = np.unique(y if classes is None else classes)
         if len(self.classes_inferred_) < 2:
             raise ValueError(
-                f"y holds one class only ({self.classes_inferred_[0]!r}); a classifier needs at "
-                "least two. Check the target, or name all labels with classes=."
+                f"y holds one class only ({self.classes_inferred_.tolist()[0]!r}); a classifier "
+                "needs at least two. Check the target, or name all labels with classes=."
             )
         self.class_weight_ = self._weights_of_classes(y)
 

@@ -8,7 +8,7 @@ MINIMUM_EPOCHS = 10
 STILL_DECLINING = 0.05
 
 
-def convergence_problem(losses) -> str | None:
+def convergence_problem(losses, *, judge_trend: bool = True) -> str | None:
     """Say why a run with these training losses per epoch has not converged, or None.
 
     A run is reported when its loss is not finite, or when it was still falling as it ended: the
@@ -19,6 +19,8 @@ def convergence_problem(losses) -> str | None:
     ----------
     losses : array-like of shape (n_epochs,)
         Mean training loss of every epoch.
+    judge_trend : bool, default=True
+        Whether to look for a loss that was still falling, besides one that is not finite.
 
     Returns
     -------
@@ -39,7 +41,7 @@ def convergence_problem(losses) -> str | None:
             f"The training loss became {losses[epoch - 1]} in epoch {epoch}: the run diverged. "
             "Lower lr or scale the inputs (and the targets of a regression)."
         )
-    if len(losses) < MINIMUM_EPOCHS:
+    if not judge_trend or len(losses) < MINIMUM_EPOCHS:
         return None
     fifth = len(losses) // 5
     decline = losses[-2 * fifth : -fifth].mean() - losses[-fifth:].mean()

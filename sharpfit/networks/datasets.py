@@ -7,7 +7,7 @@ from skorch.dataset import Dataset
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, Subset
 
 # Loader options under which whole batches can be sliced out of the arrays at once.
-SLICING_OPTIONS = frozenset({"batch_size", "shuffle", "drop_last"})
+SLICING_OPTIONS = frozenset({"batch_size", "shuffle", "drop_last", "generator"})
 
 
 class TrainingRows(Dataset):
@@ -80,8 +80,9 @@ def can_slice(dataset) -> bool:
 
 
 def slicing_loader(
-    dataset, *, batch_size: int, shuffle: bool = False, drop_last: bool = False
+    dataset, *, batch_size: int, shuffle: bool = False, drop_last: bool = False, generator=None
 ) -> DataLoader:
     """Return a loader that slices whole batches instead of collating them row by row."""
-    order = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
-    return DataLoader(dataset, sampler=BatchSampler(order, batch_size, drop_last), batch_size=None)
+    order = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
+    batches = BatchSampler(order, batch_size, drop_last)
+    return DataLoader(dataset, sampler=batches, batch_size=None, generator=generator)

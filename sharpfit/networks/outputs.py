@@ -9,14 +9,14 @@ from torch import nn
 ONE_OUTPUT = (nn.BCEWithLogitsLoss, nn.BCELoss)
 
 
-def plain_criterion(criterion):
-    """Return the criterion itself where it was wrapped by ``torch.compile``."""
-    return getattr(criterion, "_orig_mod", criterion)
+def uncompiled(module: nn.Module) -> nn.Module:
+    """Return a module or criterion itself where it was wrapped by ``torch.compile``."""
+    return getattr(module, "_orig_mod", module)
 
 
 def expected_width(criterion, n_classes: int) -> int:
     """Return the number of outputs a module needs under this criterion."""
-    if isinstance(plain_criterion(criterion), ONE_OUTPUT):
+    if isinstance(uncompiled(criterion), ONE_OUTPUT):
         if n_classes != 2:
             raise ValueError(
                 f"{type(criterion).__name__} is for two classes, but there are {n_classes}. Use "
@@ -33,7 +33,7 @@ def class_scores(criterion, outputs: np.ndarray) -> np.ndarray:
     probabilities: outputs of ``CrossEntropyLoss`` as they are, logarithms of the probabilities of
     ``NLLLoss`` and ``BCELoss``, and ``(0, z)`` for the single logit of ``BCEWithLogitsLoss``.
     """
-    criterion = plain_criterion(criterion)
+    criterion = uncompiled(criterion)
     if isinstance(criterion, nn.BCELoss):
         p = outputs.reshape(-1)
         return _log(np.stack([1 - p, p], axis=1))
@@ -47,7 +47,7 @@ def class_scores(criterion, outputs: np.ndarray) -> np.ndarray:
 
 def class_log_probabilities(criterion, outputs: np.ndarray) -> np.ndarray:
     """Return the logarithms of the class probabilities, shape ``(n, C)``."""
-    criterion = plain_criterion(criterion)
+    criterion = uncompiled(criterion)
     if isinstance(criterion, nn.BCEWithLogitsLoss):
         z = outputs.reshape(-1)
         return np.stack([log_expit(-z), log_expit(z)], axis=1)
@@ -61,7 +61,7 @@ def class_log_probabilities(criterion, outputs: np.ndarray) -> np.ndarray:
 
 def check_probabilities(criterion, output: torch.Tensor) -> None:
     """Refuse outputs that are no probabilities where the criterion reads them as such."""
-    criterion = plain_criterion(criterion)
+    criterion = uncompiled(criterion)
     if not isinstance(criterion, nn.NLLLoss | nn.BCELoss):
         return
     inside = bool(((output >= 0) & (output <= 1)).all())

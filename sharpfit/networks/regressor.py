@@ -146,6 +146,9 @@ class NetworkRegressor(NetworkEstimator, NeuralNetRegressor):
             In the shape of the targets the net was fitted on.
         """
         outputs = self._outputs(X)
+        if not hasattr(self, "target_shape_"):
+            # Loaded weights without data: one output per row means single targets.
+            return outputs.reshape(-1) if outputs[:1].size == 1 else outputs
         return outputs.reshape(len(outputs), *self.target_shape_)
 
     @property

@@ -7,7 +7,7 @@ import torch
 from scipy import sparse
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _get_feature_names, check_consistent_length
+from sklearn.utils.validation import check_consistent_length
 
 
 def input_array(X) -> np.ndarray:
@@ -49,11 +49,6 @@ def check_finite_columns(array: np.ndarray, names=None, *, name: str = "X") -> N
     )
 
 
-def feature_names(X):
-    """Return the column names of `X` as scikit-learn sees them, or None."""
-    return _get_feature_names(X)
-
-
 def cast_rows(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
     """Return rows as a tensor of the floating `dtype`, refusing values that overflow it."""
     limit = torch.finfo(dtype).max
@@ -75,8 +70,13 @@ def check_labels(y, X: np.ndarray) -> np.ndarray:
     if isinstance(y, torch.Tensor):
         y = y.detach().cpu().numpy()
     y = column_or_1d(y, warn=True)
-    if y.dtype.kind == "f":
-        check_finite_columns(y, name="y")
+    check_finite_columns(y, name="y")
+    missing = [row for row, label in enumerate(y) if label is None or label != label]
+    if missing:
+        raise ValueError(
+            f"Input y contains missing labels (None or NaN) in {len(missing)} rows (first: row "
+            f"{missing[0]}). Drop these rows."
+        )
     check_classification_targets(y)
     if X is not None:
         check_consistent_length(X, y)
