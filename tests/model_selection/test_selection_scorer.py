@@ -109,7 +109,9 @@ def test_one_logit_equals_two(rows):
     one = classifier(module__n_outputs=1, criterion=nn.BCEWithLogitsLoss).fit(X, y)
     two = classifier().fit(X, y)
     with torch.no_grad():
-        for ours, theirs in zip(two.module_[:-1].parameters(), one.module_[:-1].parameters()):
+        for ours, theirs in zip(
+            two.module_[:-1].parameters(), one.module_[:-1].parameters(), strict=True
+        ):
             ours.copy_(theirs)
         two.module_[-1].weight.copy_(torch.cat([0 * one.module_[-1].weight] * 2))
         two.module_[-1].weight[1] = one.module_[-1].weight[0]
