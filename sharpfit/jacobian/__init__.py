@@ -1,6 +1,7 @@
 """Input-output Jacobians: per-sample norms, slopes, Lipschitz certificates."""
 
 from sharpfit.jacobian.certificate import Certificate, lipschitz_certificate
+from sharpfit.jacobian.layers import LayerNorms, layer_norms
 from sharpfit.jacobian.lipschitz import CertificateError, register_lipschitz
 from sharpfit.jacobian.loss_slopes import SlopeBound, slope_bound
 from sharpfit.jacobian.margin_constant import MarginConstant, empirical_margin_constant
@@ -13,12 +14,14 @@ __all__ = [
     "Certificate",
     "CertificateError",
     "JacobianNorms",
+    "LayerNorms",
     "LocalVariation",
     "MarginConstant",
     "SlopeBound",
     "Slopes",
     "empirical_margin_constant",
     "jacobian_norms",
+    "layer_norms",
     "lipschitz_certificate",
     "local_variation",
     "margin_gradients",

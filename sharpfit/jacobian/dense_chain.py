@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sharpfit.jacobian.linearisation import FrozenModule
 
 # Layers whose Jacobian is diagonal (in evaluation mode).
-_ELEMENTWISE = (
+ELEMENTWISE = (
     nn.BatchNorm1d,
     nn.CELU,
     nn.ELU,
@@ -29,7 +29,8 @@ _ELEMENTWISE = (
     nn.Softsign,
     nn.Tanh,
 )
-_IDENTITIES = (nn.Identity, nn.Dropout, nn.Flatten)
+# Layers that (in evaluation mode) at most rename entries.
+IDENTITIES = (nn.Identity, nn.Dropout, nn.Flatten)
 
 
 def dense_chain_jacobians(module: FrozenModule, inputs: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -73,7 +74,7 @@ def _is_known(leaf: nn.Module) -> bool:
         return leaf.start_dim == 1 and leaf.end_dim == -1
     if type(leaf) is nn.BatchNorm1d:
         return leaf.running_var is not None
-    return type(leaf) is nn.Linear or type(leaf) in _ELEMENTWISE or type(leaf) in _IDENTITIES
+    return type(leaf) is nn.Linear or type(leaf) in ELEMENTWISE or type(leaf) in IDENTITIES
 
 
 class _ChainRecorder:
@@ -93,7 +94,7 @@ class _ChainRecorder:
         if not follows or self.last._version != self._version:
             self.last = None
             return
-        if type(leaf) is nn.Linear or type(leaf) in _ELEMENTWISE:
+        if type(leaf) is nn.Linear or type(leaf) in ELEMENTWISE:
             if self.last.ndim != 2:
                 self.last = None
                 return
@@ -125,13 +126,26 @@ def _propagate(steps: list[tuple[nn.Module, Tensor]], outputs: Tensor) -> Tensor
                 jacobians = (jacobians.reshape(rows * classes, -1) @ weight).view(rows, classes, -1)
             slope = None
         else:
-            here = _derivative(layer, entering)
+            here = elementwise_derivative(layer, entering)
             slope = here if slope is None else slope * here
     assert jacobians is not None
     return jacobians if slope is None else jacobians * slope.unsqueeze(1)
 
 
-def _derivative(layer: nn.Module, entering: Tensor) -> Tensor:
+def elementwise_derivative(layer: nn.Module, entering: Tensor) -> Tensor:
+    """Differentiate an elementwise layer at the values that enter it.
+
+    Parameters
+    ----------
+    layer : torch.nn.Module
+        One of `ELEMENTWISE`.
+    entering : Tensor
+
+    Returns
+    -------
+    Tensor of the same shape
+        The diagonal of the layer's Jacobian.
+    """
     if type(layer) is nn.ReLU:
         return (entering > 0).to(entering.dtype)
     with torch.enable_grad():
