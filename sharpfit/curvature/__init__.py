@@ -1,1 +1,18 @@
-"""Hessian, Gauss-Newton and related operators of a module, a loss and data."""
+"""Curvature of a network's loss in its parameters: matrices as operators, and what they say."""
+
+from sharpfit.curvature.conjugate import ConjugateOperator
+from sharpfit.curvature.fisher import EmpiricalFisherOperator
+from sharpfit.curvature.gauss_newton import GaussNewtonOperator
+from sharpfit.curvature.hessian import HessianOperator
+from sharpfit.curvature.parameters import ParameterSelection, select_parameters
+from sharpfit.curvature.residual import ResidualOperator
+
+__all__ = [
+    "ConjugateOperator",
+    "EmpiricalFisherOperator",
+    "GaussNewtonOperator",
+    "HessianOperator",
+    "ParameterSelection",
+    "ResidualOperator",
+    "select_parameters",
+]

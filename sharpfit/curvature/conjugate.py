@@ -1,0 +1,118 @@
+"""The Gauss-Newton matrix seen from the outputs."""
+
+import torch
+from torch import Tensor
+
+from sharpfit.curvature.linearisation import Linearisation, Parts
+from sharpfit.curvature.operator import NetworkOperator
+
+
+class ConjugateOperator(NetworkOperator):
+    r"""Conjugate :math:`K = B B^\top` of the Gauss-Newton matrix :math:`G = B^\top B`.
+
+    The block of rows of :math:`B` that belongs to sample `i` is
+    :math:`\sqrt{a_i}\, A_i^{1/2} J_i`, so `K` is the neural tangent kernel weighted by the
+    loss curvature. It has the non-zero eigenvalues of `G` and acts on vectors with one
+    entry for every row and output: the cheaper side when there are more parameters.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from sharpfit.curvature import ConjugateOperator
+    >>> network = nn.Linear(2, 1)
+    >>> operator = ConjugateOperator(
+    ...     network, nn.MSELoss(), torch.tensor([[1.0, 2.0]]), torch.ones(1, 1)
+    ... )
+    >>> operator.to_dense()  # 2 (|x|^2 + 1)
+    tensor([[12.]])
+    """
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """Multiply the matrix by one vector.
+
+        Parameters
+        ----------
+        vector : Tensor of shape (size,)
+            Entry ``i * C + c`` belongs to output `c` of row `i`.
+
+        Returns
+        -------
+        Tensor of shape (size,)
+        """
+        self._check(vector)
+        return self.to_outputs(self.to_parameters(vector))
+
+    def to_parameters(self, vector: Tensor) -> Tensor:
+        """Return ``B^T u``, which maps eigenvectors of `K` to those of `G`.
+
+        Parameters
+        ----------
+        vector : Tensor of shape (size,)
+
+        Returns
+        -------
+        Tensor of shape (P,), with `P` the number of selected parameters
+        """
+        rows = vector.view(-1, self._n_outputs)
+        pulled = torch.zeros(self.selection.size, dtype=self.dtype, device=self.device)
+        total = self.selection.split(pulled)
+        for linearisation in self.linearisations():
+            part = self._part(rows, linearisation)
+            linearisation.add_transposed_product(_root_product(linearisation, part), total)
+        return pulled if self._scaling is None else pulled.mul_(self._scaling)
+
+    def to_outputs(self, vector: Tensor) -> Tensor:
+        """Return ``B v``.
+
+        Parameters
+        ----------
+        vector : Tensor of shape (P,)
+
+        Returns
+        -------
+        Tensor of shape (size,)
+        """
+        direction = self._network.split(vector if self._scaling is None else vector * self._scaling)
+        product = torch.empty(self.size, dtype=self.dtype, device=self.device)
+        rows = product.view(-1, self._n_outputs)
+        for linearisation in self.linearisations():
+            tangents = linearisation.jacobian_product(direction)
+            self._part(rows, linearisation).copy_(_root_product(linearisation, tangents, True))
+        return product
+
+    def _size(self) -> int:
+        if self.weight_decay:
+            raise ValueError(
+                f"weight_decay={self.weight_decay} has no meaning in the space of outputs; add "
+                "it to the eigenvalues"
+            )
+        if self._group is not None:
+            raise ValueError(
+                "the conjugate form needs all rows in one process; pass process_group=None, or "
+                "use GaussNewtonOperator on the sharded rows"
+            )
+        with torch.no_grad():
+            self._n_outputs = self._network.module(self._rows.first(1)).shape[1]
+        return len(self._rows) * self._n_outputs
+
+    def _part(self, rows: Tensor, linearisation: Linearisation) -> Tensor:
+        start = linearisation.chunk.start
+        return rows[start : start + linearisation.outputs.shape[0]]
+
+    def _add_product(self, linearisation: Linearisation, direction: Parts, total: Parts) -> None:
+        linearisation.add_gauss_newton_product(direction, total)
+
+
+def _root_product(
+    linearisation: Linearisation, vectors: Tensor, transposed: bool = False
+) -> Tensor:
+    root = linearisation.loss.curvature_root(linearisation.outputs, linearisation.chunk.targets)
+    if transposed:
+        root = root.transpose(1, 2)
+    product = torch.bmm(root, vectors.unsqueeze(2)).squeeze(2)
+    return product * linearisation.chunk.weights.sqrt()

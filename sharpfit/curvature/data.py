@@ -1,0 +1,231 @@
+"""The rows a loss is taken over, from tensors, data sets or loaders, in chunks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+
+from sharpfit.curvature.linearisation import Chunk
+from sharpfit.curvature.network import Network
+from sharpfit.curvature.sharding import global_weights
+from sharpfit.objective import SampleLoss
+
+Source = Tensor | Dataset | DataLoader
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a data set with their targets.
+
+    Attributes
+    ----------
+    source : Tensor, Dataset or DataLoader
+        Inputs as a tensor, or a map-style data set that yields ``(input, target)``.
+    targets : Tensor of shape (n, ...)
+        Targets of all rows.
+    weights : Tensor of shape (n,), float64
+        Row weights of the loss.
+    device : torch.device
+        Where chunks are moved to.
+    dtype : torch.dtype
+        What floating inputs are converted to.
+    channels_last : bool
+        Whether chunks are laid out channels last.
+    """
+
+    source: Source
+    targets: Tensor
+    weights: Tensor
+    device: torch.device
+    dtype: torch.dtype
+    channels_last: bool = False
+
+    def __len__(self) -> int:
+        return self.targets.shape[0]
+
+    def with_channels_last(self) -> "Rows":
+        """Return the same rows, laid out channels last."""
+        return replace(self, channels_last=True)
+
+    def chunks(self, size: int, start: int = 0) -> Iterator[Chunk]:
+        """Yield the rows from `start` on in order, `size` at a time."""
+        for inputs in self._inputs(size, start):
+            stop = start + inputs.shape[0]
+            weights = self.weights[start:stop].to(self.device, self.dtype)
+            targets = self.targets[start:stop].to(self.device)
+            if targets.is_floating_point():
+                targets = targets.to(self.dtype)
+            yield Chunk(self._place(inputs), targets, weights.unsqueeze(1), start)
+            start = stop
+
+    def first(self, count: int) -> Tensor:
+        """Return the inputs of the first rows."""
+        return self._place(next(self._inputs(count, 0)))
+
+    def _inputs(self, size: int, start: int) -> Iterator[Tensor]:
+        if start >= len(self):
+            return
+        if isinstance(self.source, Tensor):
+            yield from self.source[start:].split(size)
+        else:
+            for inputs, _ in ordered_loader(self.source, size, start):
+                yield inputs
+
+    def source_example(self) -> Tensor:
+        """Return the first row as the source holds it."""
+        return next(self._inputs(1, 0))
+
+    def _place(self, inputs: Tensor) -> Tensor:
+        inputs = inputs.to(self.device, self.dtype if inputs.is_floating_point() else None)
+        return inputs.contiguous(
+            memory_format=torch.channels_last if self.channels_last else torch.contiguous_format
+        )
+
+
+def prepare_rows(
+    network: Network,
+    loss: SampleLoss,
+    inputs: Source,
+    targets: Tensor | None,
+    sample_weight: Tensor | None,
+    dtype: torch.dtype | None,
+    group: distributed.ProcessGroup | None,
+) -> Rows:
+    """Check inputs, targets and weights against each other and the network.
+
+    Parameters
+    ----------
+    network : Network
+    loss : SampleLoss
+    inputs : Tensor of shape (n, ...), Dataset or DataLoader
+    targets : Tensor of shape (n, ...) or None
+    sample_weight : Tensor of shape (n,) or None
+    dtype : torch.dtype or None
+        The dtype the user asked for; without it the inputs' dtype must be the network's.
+    group : ProcessGroup or None
+        Processes that share the loss.
+
+    Returns
+    -------
+    Rows
+
+    Raises
+    ------
+    ValueError
+        If lengths, dtypes or shapes do not fit, or weights are negative or not finite.
+    """
+    if isinstance(inputs, Tensor):
+        if targets is None:
+            raise ValueError("targets is missing: inputs is a tensor, which holds no targets")
+    elif targets is not None:
+        raise ValueError("targets must not be given when inputs is a data set that yields them")
+    else:
+        targets = collect_targets(inputs)
+    count = inputs.shape[0] if isinstance(inputs, Tensor) else targets.shape[0]
+    if count == 0 or targets.ndim == 0 or targets.shape[0] != count:
+        raise ValueError(
+            f"inputs has {count} rows and targets has shape {tuple(targets.shape)}; expected at "
+            "least one row and as many targets"
+        )
+    if sample_weight is not None:
+        sample_weight = torch.as_tensor(sample_weight, dtype=torch.float64)
+        if sample_weight.shape != (count,):
+            raise ValueError(
+                f"sample_weight has shape {tuple(sample_weight.shape)}, expected ({count},)"
+            )
+        if not bool((sample_weight >= 0).all() and sample_weight.isfinite().all()):
+            raise ValueError("sample_weight must be non-negative and finite in every entry")
+    weights = loss.row_weights(targets, sample_weight)
+    if loss.reduction == "mean":
+        weights = global_weights(group, weights, sample_weight)
+    rows = Rows(inputs, targets, weights, network.device, network.dtype)
+    example = rows.source_example()
+    if dtype is None and example.is_floating_point() and example.dtype != network.dtype:
+        raise ValueError(
+            f"inputs has dtype {example.dtype} but the module's parameters have {network.dtype}; "
+            "convert one of them, or pass dtype= to convert both"
+        )
+    with torch.no_grad():
+        outputs = network.module(rows.first(1))
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[0] != 1:
+        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(
+            f"module {type(network.module).__name__} returns {found} for one row; expected a "
+            "Tensor of shape (1, C): one row of logits or predictions a sample"
+        )
+    return rows
+
+
+def ordered_loader(source: Dataset | DataLoader, size: int, start: int = 0) -> DataLoader:
+    """Return a loader over the rows of a data set or of another loader, in order.
+
+    A shuffling or sampling loader yields other rows, or the same in another order, at
+    every pass, and drawing them would advance the global random state.
+
+    Parameters
+    ----------
+    source : Dataset or DataLoader
+    size : int
+        Rows in a batch.
+    start : int, default=0
+        First row.
+
+    Returns
+    -------
+    DataLoader
+    """
+    settings: dict[str, Any] = {"batch_size": size, "shuffle": False}
+    if isinstance(source, DataLoader):
+        settings |= {
+            "collate_fn": source.collate_fn,
+            "num_workers": source.num_workers,
+            "pin_memory": source.pin_memory,
+        }
+        source = source.dataset
+    if start:
+        source = Subset(source, range(start, len(source)))  # type: ignore[arg-type]
+    # Its own generator: a loader without one draws a seed from the global random state.
+    return DataLoader(source, generator=torch.Generator().manual_seed(0), **settings)
+
+
+def collect_targets(source: Dataset | DataLoader) -> Tensor:
+    """Read the targets of a data set, one pass over it.
+
+    Parameters
+    ----------
+    source : Dataset or DataLoader
+
+    Returns
+    -------
+    Tensor of shape (n, ...)
+
+    Raises
+    ------
+    TypeError
+        If the data set cannot be read twice in the same order, or yields no pairs.
+    """
+    dataset = source.dataset if isinstance(source, DataLoader) else source
+    if isinstance(dataset, IterableDataset):
+        raise TypeError(
+            f"inputs is {type(dataset).__name__}, an IterableDataset; products pass over the rows "
+            "many times in one order, so give a map-style data set (with __getitem__ and __len__)"
+        )
+    found = []
+    for batch in ordered_loader(source, 256):
+        if not (isinstance(batch, list | tuple) and len(batch) == 2):
+            raise TypeError(
+                f"inputs is {type(dataset).__name__}, whose batches are {type(batch).__name__}; "
+                "expected pairs (inputs, targets) of tensors"
+            )
+        inputs, targets = batch
+        if not isinstance(inputs, Tensor) or not isinstance(targets, Tensor):
+            raise TypeError(
+                f"inputs is {type(dataset).__name__}, whose batches hold "
+                f"{type(inputs).__name__} and {type(targets).__name__}; expected two tensors"
+            )
+        found.append(targets)
+    return torch.cat(found)

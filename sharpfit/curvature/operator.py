@@ -1,0 +1,260 @@
+"""What the curvature matrices of a network have in common."""
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sharpfit.curvature.chunking import choose_batch_size
+from sharpfit.curvature.data import Source, prepare_rows
+from sharpfit.curvature.linearisation import Linearisation, Parts
+from sharpfit.curvature.network import Network, prefer_channels_last, snapshot
+from sharpfit.curvature.parameters import ParameterChoice, ParameterSelection
+from sharpfit.curvature.routes import RouteChoice, choose_route
+from sharpfit.curvature.sharding import GroupChoice, resolve_group, sum_over
+from sharpfit.linalg import SymmetricOperator
+from sharpfit.objective import RowwiseLoss, SampleLoss, as_sample_loss
+
+DEFAULT_MEMORY_BUDGET = 2**31
+
+_SHARED_PARAMETERS = """
+    module : torch.nn.Module
+        Returns logits or predictions of shape (n, C). A copy in eval mode is analysed: the
+        module itself, its mode, gradients and buffers stay as they are.
+    criterion : torch.nn.Module or SampleLoss
+        Loss of the outputs, with ``reduction="mean"`` or ``"sum"``.
+    inputs : Tensor of shape (n, ...), Dataset or DataLoader
+        The rows. A map-style data set yields pairs ``(input, target)`` and is read again at
+        every product as far as the memory budget asks for; of a loader, the data set and
+        its collation are used, in order.
+    targets : Tensor of shape (n, ...), optional
+        Targets of a tensor of inputs.
+    parameters : str, iterable of str, callable or None, default=None
+        Parameters the matrix is taken in; see `select_parameters`.
+    sample_weight : Tensor of shape (n,), optional
+        Non-negative weights of the rows.
+    weight_decay : float, default=0.0
+        Coefficient added to the diagonal, as an optimiser's weight decay does.
+    preconditioner : Tensor of shape (size,), optional
+        Positive diagonal `p`; the matrix becomes ``p^(-1/2) (M + weight_decay) p^(-1/2)``,
+        which has the eigenvalues of ``p^(-1) (M + weight_decay)``. For Adam, `p` is
+        ``sqrt(v / (1 - beta2**t)) + eps``.
+    dtype : torch.dtype, optional
+        ``torch.float32`` or ``torch.float64`` to analyse a converted copy; by default the
+        module's own dtype.
+    batch_size : int or "auto", default="auto"
+        Rows in a chunk. Every matrix is a sum over chunks; "auto" fits them to the cache.
+    memory_budget : int, default=2**31
+        Bytes for what is kept between products and one chunk's working memory. Chunks beyond
+        it are recomputed at every product. Parameters, data and results are not counted.
+    route : {"auto", "closed_form", "traced", "graph"}, default="auto"
+        How products are computed: hand-written derivatives of stacks of known layers, a
+        replayed trace of `torch.func`, or double backward through kept graphs.
+    process_group : "auto", ProcessGroup or None, default="auto"
+        Processes that each hold a shard of the rows; "auto" is the default group when
+        `torch.distributed` is initialised, None is this process alone."""
+
+
+class NetworkOperator(SymmetricOperator):
+    """A curvature matrix of a network's loss; base of the public operators.
+
+    Parameters
+    ----------
+    ----------{parameters}
+
+    Attributes
+    ----------
+    size : int
+        Number of selected parameters.
+    selection : ParameterSelection
+        Their names and shapes.
+    route : str
+        How products are computed.
+    n_rows : int
+        Number of rows held by this process.
+    n_kept_chunks, n_chunks : int
+        How many chunks keep their state between products, of how many.
+    """
+
+    needs_second_order = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__doc__:
+            cls.__doc__ = inspect.cleandoc(cls.__doc__).replace(
+                "{parameters}", inspect.cleandoc(_SHARED_PARAMETERS)
+            )
+
+    def __init__(
+        self,
+        module: nn.Module,
+        criterion: nn.Module | SampleLoss,
+        inputs: Source,
+        targets: Tensor | None = None,
+        *,
+        parameters: ParameterChoice = None,
+        sample_weight: Tensor | None = None,
+        weight_decay: float = 0.0,
+        preconditioner: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        batch_size: int | str = "auto",
+        memory_budget: int = DEFAULT_MEMORY_BUDGET,
+        route: RouteChoice = "auto",
+        process_group: GroupChoice = "auto",
+    ) -> None:
+        self._loss = as_sample_loss(criterion)
+        self._network = snapshot(module, parameters, dtype)
+        self._group = resolve_group(process_group)
+        self._rows = prepare_rows(
+            self._network, self._loss, inputs, targets, sample_weight, dtype, self._group
+        )
+        if prefer_channels_last(self._network, self._rows.first(2)):
+            self._rows = self._rows.with_channels_last()
+        self.selection: ParameterSelection = self._network.selection
+        self.dtype = self._network.dtype
+        self.device = self._network.device
+        self.weight_decay = _non_negative(weight_decay)
+        self._scaling = _scaling(preconditioner, self._network)
+        self.size = self._size()
+        if memory_budget <= 0:
+            raise ValueError(
+                f"memory_budget must be a positive number of bytes, got {memory_budget}"
+            )
+        self.memory_budget = memory_budget
+        self.batch_size = choose_batch_size(self._network, self._rows, batch_size, memory_budget)
+        self.n_chunks = -(-len(self._rows) // self.batch_size)
+        first = next(self._rows.chunks(self.batch_size))
+        if isinstance(self._loss, RowwiseLoss):
+            with torch.no_grad():
+                self._loss.check_additive(self._network.module(first.inputs), first.targets)
+        self.route, self._linearise = choose_route(
+            self._network,
+            self._loss,
+            first,
+            route=route,
+            n_chunks=self.n_chunks,
+            second_order=self.needs_second_order,
+        )
+        self._kept: list[Linearisation] = []
+        self._capacity: int | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows held by this process."""
+        return len(self._rows)
+
+    @property
+    def n_kept_chunks(self) -> int:
+        """Number of chunks that keep their state between products."""
+        return len(self._kept)
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """Multiply the matrix by one vector.
+
+        Parameters
+        ----------
+        vector : Tensor of shape (size,)
+
+        Returns
+        -------
+        Tensor of shape (size,)
+        """
+        self._check(vector)
+        scaled = vector if self._scaling is None else vector * self._scaling
+        direction = self._network.split(scaled)
+        product = torch.zeros_like(scaled)
+        total = self.selection.split(product)
+        for linearisation in self.linearisations():
+            self._add_product(linearisation, direction, total)
+        sum_over(self._group, product)
+        if self.weight_decay:
+            product.add_(scaled, alpha=self.weight_decay)
+        return product if self._scaling is None else product.mul_(self._scaling)
+
+    def gradient(self) -> Tensor:
+        """Gradient of the data loss in the selected parameters.
+
+        Returns
+        -------
+        Tensor of shape (size,)
+        """
+        gradient = torch.zeros(self.size, dtype=self.dtype, device=self.device)
+        for linearisation in self.linearisations():
+            linearisation.add_gradient(self.selection.split(gradient))
+        return sum_over(self._group, gradient)
+
+    def linearisations(self) -> Iterator[Linearisation]:
+        """Yield the derivatives at every chunk, kept or recomputed.
+
+        Yields
+        ------
+        Linearisation
+        """
+        yield from self._kept
+        start = sum(linearisation.outputs.shape[0] for linearisation in self._kept)
+        for chunk in self._rows.chunks(self.batch_size, start):
+            linearisation = self._linearise(chunk)
+            _check_finite(linearisation)
+            yield linearisation
+            # Its size is known only now: states are built at the first use.
+            if self._capacity is None:
+                state = max(linearisation.state_bytes(), 1)
+                # One more chunk is in work while products run, with its intermediate results.
+                self._capacity = max(self.memory_budget // state - 2, 0)
+            if len(self._kept) < self._capacity and chunk.start == self._n_kept_rows():
+                self._kept.append(linearisation)
+
+    def _n_kept_rows(self) -> int:
+        return sum(linearisation.outputs.shape[0] for linearisation in self._kept)
+
+    def _size(self) -> int:
+        """Check the operator's own settings and return its number of rows and columns."""
+        return self.selection.size
+
+    @abstractmethod
+    def _add_product(self, linearisation: Linearisation, direction: Parts, total: Parts) -> None:
+        """Add one chunk's part of the product."""
+
+    def _check(self, vector: Tensor) -> None:
+        if vector.shape != (self.size,) or vector.dtype != self.dtype:
+            raise ValueError(
+                f"vector has shape {tuple(vector.shape)} and dtype {vector.dtype}; expected "
+                f"({self.size},) and {self.dtype}"
+            )
+
+
+def _non_negative(weight_decay: float) -> float:
+    if not 0 <= weight_decay < float("inf"):
+        raise ValueError(f"weight_decay must be non-negative and finite, got {weight_decay}")
+    return float(weight_decay)
+
+
+def _scaling(preconditioner: Tensor | None, network: Network) -> Tensor | None:
+    if preconditioner is None:
+        return None
+    expected = (network.selection.size,)
+    if preconditioner.shape != expected:
+        raise ValueError(
+            f"preconditioner has shape {tuple(preconditioner.shape)}, expected {expected}"
+        )
+    if not bool((preconditioner > 0).all() and preconditioner.isfinite().all()):
+        raise ValueError("preconditioner must be positive and finite in every entry")
+    return preconditioner.to(network.device, torch.float64).rsqrt().to(network.dtype)
+
+
+def _check_finite(linearisation: Linearisation) -> None:
+    """Refuse rows whose outputs or losses are not finite, naming the first."""
+    chunk = linearisation.chunk
+    with torch.no_grad():
+        losses = linearisation.loss.values(linearisation.outputs, chunk.targets)
+    finite = linearisation.outputs.isfinite().all(dim=1) & losses.isfinite()
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0, 0])
+        raise ValueError(
+            f"row {chunk.start + row} of inputs has outputs {linearisation.outputs[row].tolist()} "
+            f"and loss {losses[row].item()}, which are not finite; remove the row, or check that "
+            "the network has not diverged"
+        )
