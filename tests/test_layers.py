@@ -28,7 +28,8 @@ LAYERS = {
     "displays": 9,
 }
 ONLY_IN = {
-    "skorch": {"networks", "bridge", "monitoring"},
+    # model_selection: a stopping callback is part of it.
+    "skorch": {"networks", "bridge", "model_selection", "monitoring"},
     "matplotlib": {"displays"},
 }
 NOT_IN = {"torch": {"theory"}}
