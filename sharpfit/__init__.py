@@ -8,6 +8,7 @@ import importlib
 _PUBLIC_NAMES: dict[str, str] = {
     "BoundDisplay": "sharpfit.displays",
     "GeneralisationBound": "sharpfit.analysers",
+    "HalfFeatures": "sharpfit.analysers",
     "HessianSpectrum": "sharpfit.analysers",
     "JacobianDisplay": "sharpfit.displays",
     "JacobianProfiler": "sharpfit.analysers",
@@ -15,6 +16,7 @@ _PUBLIC_NAMES: dict[str, str] = {
     "NetworkRegressor": "sharpfit.networks",
     "ResubstitutionSplit": "sharpfit.model_selection",
     "SpectrumDisplay": "sharpfit.displays",
+    "TrainingRowsStopping": "sharpfit.model_selection",
     "bound_scorer": "sharpfit.model_selection",
     "jacobian_scorer": "sharpfit.model_selection",
     "make_bound_scorer": "sharpfit.model_selection",
