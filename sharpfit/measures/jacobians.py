@@ -1,0 +1,64 @@
+"""Measures made of the Jacobian of the outputs in the inputs."""
+
+import numpy as np
+
+from sharpfit.measures.trained_network import TrainedNetwork
+
+
+def largest_jacobian(network: TrainedNetwork) -> float:
+    r"""Largest Jacobian norm of the logits or predictions over the training rows.
+
+    :math:`\max_i |D f(x_i)|_2`. Source: MacDonald, Valmadre, Lucey 2023. Invariances:
+    rescaling one layer up and another down. Cost: about as many backward passes as outputs.
+    """
+    return float(network.logit_jacobian.spectral.max())
+
+
+def mean_jacobian(network: TrainedNetwork) -> float:
+    r"""Mean Jacobian norm of the logits or predictions over the training rows.
+
+    :math:`\frac1n \sum_i |D f(x_i)|_2`. Source: the maximum local sensitivity of Chen et
+    al. (arXiv 2310.01770). Invariances: rescaling one layer up and another down. Cost: about
+    as many backward passes as outputs.
+    """
+    return float(network.logit_jacobian.spectral.mean())
+
+
+def largest_probability_jacobian(network: TrainedNetwork) -> float:
+    r"""Largest Jacobian norm of the class probabilities over the training rows.
+
+    :math:`\max_i |D\,\mathrm{softmax} f(x_i)|_2`. Source: Novak et al. 2018 use the mean
+    Frobenius norm. Invariances: rescaling one layer up and another down. Cost: about as
+    many backward passes as classes.
+    """
+    return float(network.probability_jacobian.spectral.max())
+
+
+def mean_probability_jacobian(network: TrainedNetwork) -> float:
+    r"""Mean Frobenius norm of the Jacobian of the class probabilities.
+
+    :math:`\frac1n \sum_i |D\,\mathrm{softmax} f(x_i)|_F`. Source: Novak et al. 2018.
+    Invariances: rescaling one layer up and another down. Cost: about as many backward
+    passes as classes.
+    """
+    return float(network.probability_jacobian.frobenius.mean())
+
+
+def geometric_complexity(network: TrainedNetwork) -> float:
+    r"""Mean squared Frobenius norm of the Jacobian of the logits or predictions.
+
+    :math:`\frac1n \sum_i |D f(x_i)|_F^2`. Source: Dherin et al. 2022. Invariances:
+    rescaling one layer up and another down. Cost: about as many backward passes as outputs.
+    """
+    return float(np.mean(network.logit_jacobian.frobenius**2))
+
+
+def largest_slope(network: TrainedNetwork) -> float:
+    r"""Largest slope of the outputs between neighbouring training rows.
+
+    :math:`\max |f(x_i) - f(x_j)| / |x_i - x_j|` over the ten nearest neighbours of each
+    row, a lower bound on the Lipschitz constant. Source: this library. Invariances:
+    rescaling one layer up and another down. Cost: one pass over the rows and a neighbour
+    search.
+    """
+    return network.output_slopes.largest

@@ -1,0 +1,166 @@
+"""All measures by name, and their values for a fitted estimator."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from sharpfit.bridge import as_problem
+from sharpfit.measures import jacobians, margins, pac_bayes, sharpness, weight_norms
+from sharpfit.measures.initialisation import initial_module as rebuild_initial_module
+from sharpfit.measures.trained_network import TrainedNetwork
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure of a trained network; larger is meant to go with a larger gap.
+
+    Attributes
+    ----------
+    name : str
+        Name in tables.
+    function : callable
+        Takes a `TrainedNetwork` and returns a float; its docstring holds formula, source,
+        invariances and cost.
+    verified_against : str or None
+        Second source that the tests check the measure against; None means unverified.
+    """
+
+    name: str
+    function: Callable[[TrainedNetwork], float]
+    verified_against: str | None
+
+    @property
+    def summary(self) -> str:
+        """First line of the measure's description."""
+        return (inspect.getdoc(self.function) or "").splitlines()[0]
+
+
+@dataclass(frozen=True)
+class MeasuredValue:
+    """The value of a measure, or why there is none.
+
+    Attributes
+    ----------
+    value : float
+        NaN when the measure is not defined for the network.
+    reason : str or None
+        Why it is not defined.
+    """
+
+    value: float
+    reason: str | None = None
+
+
+_CLOSED_FORM = "closed form of a linear network"
+_DENSE = "dense float64 derivatives"
+_BY_HAND = "computed by hand"
+
+MEASURES: dict[str, Measure] = {
+    function.__name__: Measure(function.__name__, function, second_source)
+    for function, second_source in (
+        (weight_norms.squared_norm, _BY_HAND),
+        (weight_norms.squared_distance_from_initialisation, _BY_HAND),
+        (weight_norms.log_frobenius_product, _BY_HAND),
+        (weight_norms.log_spectral_product, _BY_HAND),
+        (weight_norms.log_frobenius_product_over_margin, _BY_HAND),
+        (weight_norms.log_spectral_product_over_margin, _BY_HAND),
+        (weight_norms.stable_rank_sum, _BY_HAND),
+        (weight_norms.log_spectral_complexity_over_margin, _BY_HAND),
+        (weight_norms.path_norm, _BY_HAND),
+        (margins.negative_margin, _CLOSED_FORM),
+        (margins.negative_gradient_normalised_margin, _CLOSED_FORM),
+        (margins.negative_jacobian_normalised_margin, _CLOSED_FORM),
+        (margins.negative_variance_normalised_margin, None),
+        (margins.log_geometric_complexity_over_margin, _CLOSED_FORM),
+        (jacobians.largest_jacobian, _CLOSED_FORM),
+        (jacobians.mean_jacobian, _CLOSED_FORM),
+        (jacobians.largest_probability_jacobian, _DENSE),
+        (jacobians.mean_probability_jacobian, _DENSE),
+        (jacobians.geometric_complexity, _CLOSED_FORM),
+        (jacobians.largest_slope, _DENSE),
+        (sharpness.sharpness, _DENSE),
+        (sharpness.gauss_newton_sharpness, _DENSE),
+        (sharpness.adaptive_sharpness, _DENSE),
+        (sharpness.fisher_rao_norm, _DENSE),
+        (sharpness.ascent_sharpness, _DENSE),
+        (sharpness.average_direction_sharpness, _DENSE),
+        (sharpness.relative_flatness, _DENSE),
+        (pac_bayes.pac_bayes_flatness, None),
+    )
+}
+
+
+def compute_measures(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    *,
+    measures: Iterable[str] | None = None,
+    initial_module: nn.Module | None = None,
+    random_state: int = 0,
+) -> dict[str, MeasuredValue]:
+    """Compute measures of a fitted network from its training rows.
+
+    All are estimates of how the network generalises, none is a bound.
+
+    Parameters
+    ----------
+    estimator : estimator object
+        A fitted network, or a pipeline or search around one.
+    X : array-like of shape (n, ...)
+        Its training rows.
+    y : array-like of shape (n,) or (n, k)
+        Their targets.
+    measures : iterable of str, optional
+        Names from `MEASURES`; all by default.
+    initial_module : torch.nn.Module, optional
+        The module before training; by default it is drawn again for this library's networks
+        with an integer `random_state`.
+    random_state : int, default=0
+        Seed of the measures that draw perturbations.
+
+    Returns
+    -------
+    dict of str to MeasuredValue
+        In the order asked for. A measure that does not exist for the network, such as a
+        margin of a regressor, is NaN and carries the reason.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sharpfit import NetworkClassifier
+    >>> from sharpfit.measures import compute_measures
+    >>> X, y = load_iris(return_X_y=True)
+    >>> network = NetworkClassifier(random_state=0).fit(X, y)
+    >>> list(compute_measures(network, X, y, measures=["sharpness", "path_norm"]))
+    ['sharpness', 'path_norm']
+    """
+    names = list(MEASURES if measures is None else measures)
+    unknown = [name for name in names if name not in MEASURES]
+    if unknown:
+        raise ValueError(
+            f"measures holds the unknown name {unknown[0]!r}; choose from {list(MEASURES)}"
+        )
+    if initial_module is None:
+        initial_module = rebuild_initial_module(estimator, X, y)
+    network = TrainedNetwork(as_problem(estimator, X, y, prefit=True), initial_module, random_state)
+    return {name: _evaluate(MEASURES[name], network) for name in names}
+
+
+def _evaluate(measure: Measure, network: TrainedNetwork) -> MeasuredValue:
+    try:
+        value = measure.function(network)
+    except ValueError as error:
+        return MeasuredValue(math.nan, str(error))
+    if not math.isfinite(value):
+        return MeasuredValue(math.nan, f"its value is {value}, as in a diverged network")
+    return MeasuredValue(value)
