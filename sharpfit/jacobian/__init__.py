@@ -9,17 +9,27 @@ from sharpfit.jacobian.margins import margin_gradients
 from sharpfit.jacobian.norms import JacobianNorms, jacobian_norms
 from sharpfit.jacobian.sample_slopes import Slopes, slopes
 from sharpfit.jacobian.variation import LocalVariation, local_variation
+from sharpfit.theory.coverage import (
+    Coverage,
+    coverage,
+    held_out_exceedance,
+    held_out_maximum,
+)
 
 __all__ = [
     "Certificate",
     "CertificateError",
+    "Coverage",
     "JacobianNorms",
     "LayerNorms",
     "LocalVariation",
     "MarginConstant",
     "SlopeBound",
     "Slopes",
+    "coverage",
     "empirical_margin_constant",
+    "held_out_exceedance",
+    "held_out_maximum",
     "jacobian_norms",
     "layer_norms",
     "lipschitz_certificate",
