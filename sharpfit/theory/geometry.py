@@ -35,6 +35,8 @@ class Geometry:
         What the labels are.
     n_samples : int
         Number of rows.
+    n_repeated : int
+        Number of rows whose features repeat those of another row.
     reference : ndarray of bool of shape (n_samples,)
         The reference half ``U`` of the one-sided forms; the other rows are the test half ``V``.
     reference_given : bool
@@ -66,6 +68,7 @@ class Geometry:
 
     task: str
     n_samples: int
+    n_repeated: int
     reference: np.ndarray
     reference_given: bool
     scales: np.ndarray
@@ -212,6 +215,7 @@ def fit_geometry(
     return Geometry(
         task=task,
         n_samples=n_samples,
+        n_repeated=n_samples - len({row.tobytes() for row in features}),
         reference=half,
         reference_given=reference is not None,
         scales=scales,

@@ -1,0 +1,103 @@
+"""A content-addressed cache for geometries, so that all candidates of a search share one."""
+
+import threading
+from collections import OrderedDict
+from os import PathLike
+from typing import Any
+
+import joblib
+
+from sharpfit.theory import Geometry, fit_geometry
+
+__all__ = ["cached_geometry"]
+
+_MOST_ENTRIES = 8
+
+
+class _ProcessCache:
+    """The last few geometries of this process, by the content of what they were computed from.
+
+    One thread computes an entry while others that want it wait. An entry is stored when it is
+    complete, so an interrupt leaves nothing behind.
+    """
+
+    def __init__(self, most_entries: int):
+        self._most_entries = most_entries
+        self._entries: OrderedDict[str, Geometry] = OrderedDict()
+        self._locks: dict[str, threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    def get(self, features: Any, outcomes: Any, settings: dict[str, Any]) -> Geometry:
+        hidden = {"n_jobs", "verbose"}
+        relevant = {key: value for key, value in settings.items() if key not in hidden}
+        key = joblib.hash((features, outcomes, relevant))
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            with self._guard:
+                if key in self._entries:
+                    self._entries.move_to_end(key)
+                    return self._entries[key]
+            geometry = _compute(features, outcomes, **settings)
+            with self._guard:
+                self._entries[key] = geometry
+                while len(self._entries) > self._most_entries:
+                    oldest, _ = self._entries.popitem(last=False)
+                    self._locks.pop(oldest, None)
+            return geometry
+
+    def clear(self) -> None:
+        with self._guard:
+            self._entries.clear()
+            self._locks.clear()
+
+
+_process_cache = _ProcessCache(_MOST_ENTRIES)
+
+
+def _compute(
+    features: Any,
+    outcomes: dict[str, Any],
+    *,
+    n_jobs: int | None = None,
+    verbose: int = 0,
+    **settings: Any,
+) -> Geometry:
+    return fit_geometry(features, **outcomes, n_jobs=n_jobs, verbose=verbose, **settings)
+
+
+def cached_geometry(
+    features: Any, outcomes: dict[str, Any], *, memory: Any, **settings: Any
+) -> Geometry:
+    """Return the geometry of a data set, computed at most once where there is a cache.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+        Rows of the metric space.
+    outcomes : dict
+        ``labels``, or ``targets`` and ``loss_bound``.
+    memory : "process", str, path, joblib.Memory or None
+        ``"process"`` keeps the last 8 geometries in this process. A path or a ``joblib.Memory``
+        keeps them on disk, where all workers share them; joblib writes to a temporary file and
+        renames it, so that concurrent writers and interrupts leave no half-written entry. None
+        computes every time.
+    **settings
+        Further arguments of :func:`~sharpfit.theory.fit_geometry`.
+
+    Returns
+    -------
+    Geometry
+    """
+    if memory is None:
+        return _compute(features, outcomes, **settings)
+    if isinstance(memory, str) and memory == "process":
+        return _process_cache.get(features, outcomes, settings)
+    if isinstance(memory, str | PathLike):
+        memory = joblib.Memory(memory, verbose=0)
+    if not hasattr(memory, "cache"):
+        raise TypeError(
+            f"memory={memory!r} must be 'process', None, a path or a joblib.Memory, as in "
+            "scikit-learn's Pipeline."
+        )
+    return memory.cache(_compute, ignore=["n_jobs", "verbose"])(features, outcomes, **settings)

@@ -1,0 +1,390 @@
+"""A bound on the error of a network from the rows it was trained on."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, is_classifier, is_regressor
+from sklearn.utils import get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from sharpfit.analysers.bound import BoundSettings, ProblemBound, bound_of_problem
+from sharpfit.bridge import as_problem, unwrap
+from sharpfit.theory import DEFAULT_CAPACITIES
+
+__all__ = ["GeneralisationBound"]
+
+
+def _fitted_has(name: str) -> Callable[[Any], bool]:
+    def check(self: "GeneralisationBound") -> bool:
+        return hasattr(getattr(self, "estimator_", self.estimator), name)
+
+    return check
+
+
+class GeneralisationBound(MetaEstimatorMixin, BaseEstimator):
+    """Bound the error of a network, with all rows used for training.
+
+    The bound compares two halves of the sample with each other, not the network with held-out
+    rows: if every point of one half is near a point of the other, a network whose margin is large
+    in units of its Lipschitz constant must also be right nearby. It holds for all networks at
+    once, so it survives a search over any number of candidates on the same rows, early stopping
+    and every seed, as long as the settings below are the same for all of them and were fixed in
+    advance.
+
+    It is *certified* if ``lipschitz="certified"`` and no assumption is violated (see
+    ``assumptions_``), an *estimate* otherwise, and *vacuous* from 1 on. Where rows can be set
+    aside, a binomial limit on their errors is tighter; this bound needs none.
+
+    Parameters
+    ----------
+    estimator : estimator object
+        A ``NetworkClassifier``, ``NetworkRegressor`` or skorch net, or a pipeline, search, frozen
+        estimator or target transformation around one.
+    method : str, default="best"
+        ``"transport"``, ``"one_sided"``, ``"variance"``, ``"covering"`` or ``"exceptions"`` (see
+        :mod:`sharpfit.theory`), or ``"best"``, under which all available forms share the
+        probability of failure by fixed weights and the smallest bound is taken.
+    lipschitz : {"empirical", "certified"} or callable, default="empirical"
+        Lipschitz constant of the margin. ``"certified"`` multiplies the constants of the layers;
+        ``"empirical"`` takes the largest variation seen on the sample. A callable gets
+        ``(module, inputs, targets)``, with the module in evaluation mode returning logits and
+        everything in the network's input space, and returns a certified constant of the margin or
+        certified radii, one per row.
+    metric : None, "euclidean", "preprocessed" or FrozenEstimator, default=None
+        Where distances are taken. ``"euclidean"``: between the raw rows; affine preprocessing is
+        folded into the Lipschitz constant, other preprocessing is refused. A ``FrozenEstimator``
+        that is a step of the pipeline: between its outputs. ``"preprocessed"``: between the
+        network's inputs, an estimate only when the preprocessing was fitted on the same rows.
+        None takes the output of a :class:`~sharpfit.HalfFeatures` step or of leading frozen steps
+        where there are any, and the raw rows otherwise.
+    confidence : float, default=0.95
+        Probability with which the bound holds.
+    scales : sequence of float, optional
+        Grid of inverse lengths; see :func:`~sharpfit.theory.fit_geometry`.
+    capacities : sequence of float, default=(1, 2, 4, inf)
+        Grid of capacities of the transport.
+    radii : sequence of float, optional
+        Grid of covering radii.
+    n_splits : int, default=1
+        Number of random splits over which the transport form averages.
+    chunk_size : int, default=4000
+        Largest number of rows of one class and half that are transported exactly; larger classes
+        are cut into chunks, which keeps the bound valid and makes it larger.
+    loss_bound : float, optional
+        For regression, where it is required: the residual at which the loss is clipped, in units
+        of the target. The bound is on ``min(1, |f(x) - y| / loss_bound)``.
+    memory : "process", path, joblib.Memory or None, default="process"
+        Where the geometry of the rows is kept, so that networks on the same rows share it.
+    n_jobs : int or None, default=None
+        Parallel workers of the geometry.
+    prefit : "auto" or bool, default="auto"
+        ``"auto"`` analyses a trained estimator as it is and trains a clone otherwise; True refuses
+        an untrained one; False always trains a clone.
+    random_state : int, default=0
+        Seed of the splits.
+    verbose : int, default=0
+        Verbosity of joblib's progress messages.
+
+    Attributes
+    ----------
+    bound_ : float
+        The bound; 1 or more says nothing, but still ranks networks.
+    method_ : str
+        The form that gave it.
+    empirical_risk_ : float
+        Mean ramp loss on the rows.
+    geometry_cost_ : float
+        Transport cost or frequency of uncovered points.
+    deviation_ : float
+        Price of the finite sample; ``bound_ = capacity_ * empirical_risk_ + geometry_cost_ +
+        deviation_``.
+    scale_ : float or None
+        Chosen inverse length, in inverse units of the metric.
+    capacity_ : float
+        Chosen capacity.
+    ramp_width_ : float or None
+        Width of the ramp, in units of the margin.
+    radius_ : float or None
+        Chosen covering radius, in units of the metric.
+    n_exceptions_ : int
+        Reference points without that radius.
+    lipschitz_constant_ : float or None
+        Lipschitz constant that was used, in the metric.
+    certified_ : bool
+        Whether the bound is a certificate.
+    vacuous_ : bool
+        Whether the bound is at least 1.
+    assumptions_ : dict of str to Assumption
+        Each with ``status`` ("holds", "assumed" or "violated"), ``reason`` and ``remedy``.
+    refitted_ : bool
+        Whether ``estimator_`` is a trained clone.
+    estimator_ : estimator object
+        The trained estimator.
+    n_features_in_ : int
+        Number of features, if the estimator counts them.
+    classes_ : ndarray of shape (n_classes,)
+        Class labels of a classifier.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_moons
+    >>> from sharpfit import GeneralisationBound, NetworkClassifier
+    >>> X, y = make_moons(400, noise=0.05, random_state=0)
+    >>> network = NetworkClassifier(max_epochs=20, random_state=0)
+    >>> analysis = GeneralisationBound(network).fit(X, y)
+    >>> analysis.certified_, analysis.refitted_
+    (False, True)
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        method: str = "best",
+        lipschitz: str | Callable[..., Any] = "empirical",
+        metric: Any = None,
+        confidence: float = 0.95,
+        scales: Sequence[float] | None = None,
+        capacities: Sequence[float] = DEFAULT_CAPACITIES,
+        radii: Sequence[float] | None = None,
+        n_splits: int = 1,
+        chunk_size: int = 4000,
+        loss_bound: float | None = None,
+        memory: Any = "process",
+        n_jobs: int | None = None,
+        prefit: Any = "auto",
+        random_state: int = 0,
+        verbose: int = 0,
+    ):
+        self.estimator = estimator
+        self.method = method
+        self.lipschitz = lipschitz
+        self.metric = metric
+        self.confidence = confidence
+        self.scales = scales
+        self.capacities = capacities
+        self.radii = radii
+        self.n_splits = n_splits
+        self.chunk_size = chunk_size
+        self.loss_bound = loss_bound
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.prefit = prefit
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any, **fit_params: Any) -> "GeneralisationBound":
+        """Compute the bound from rows and targets, training a clone first where needed.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        **fit_params
+            Refused: neither ``groups`` nor ``sample_weight`` has a place in the bound.
+
+        Returns
+        -------
+        GeneralisationBound
+        """
+        settings = self._settings()
+        self._check_rows(X, y, fit_params)
+        problem = as_problem(self.estimator, X, y, prefit=self.prefit)
+        result = bound_of_problem(problem, y, settings)
+        self.estimator_ = problem.estimator
+        self.refitted_ = problem.refitted
+        self._store(result)
+        return self
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return minus the bound of the trained estimator on other, or the same, rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self, "estimator_")
+        self._check_rows(X, y, {})
+        problem = as_problem(self.estimator_, X, y, prefit=True)
+        return -bound_of_problem(problem, y, self._settings()).bound.value
+
+    def curve(self) -> dict[str, np.ndarray]:
+        """Return the terms of every form at every point of its grid.
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n_points,)
+            Columns ``form``, ``scale``, ``radius``, ``capacity``, ``empirical_risk``,
+            ``geometry_cost``, ``deviation``, ``n_exceptions`` and ``bound``.
+        """
+        check_is_fitted(self, "bound_")
+        curves = self._result.bound.curves
+        columns = {
+            "scale": "scales",
+            "radius": "radii",
+            "capacity": "capacities",
+            "empirical_risk": "risks",
+            "geometry_cost": "geometry",
+            "deviation": "deviations",
+            "n_exceptions": "exceptions",
+            "bound": "values",
+        }
+        forms = np.concatenate([np.full(len(curve.values), curve.form) for curve in curves])
+        return {"form": forms} | {
+            column: np.concatenate([getattr(curve, name) for curve in curves])
+            for column, name in columns.items()
+        }
+
+    def _settings(self) -> BoundSettings:
+        names = BoundSettings.__dataclass_fields__
+        return BoundSettings(**{name: getattr(self, name) for name in names})
+
+    def _check_rows(self, X: Any, y: Any, fit_params: dict[str, Any]) -> None:
+        for name in fit_params:
+            raise TypeError(
+                f"{name} is refused: the bound is on the error of a fresh row drawn like each of "
+                "these rows, independent of the others. "
+                + (
+                    "Rows within a group are not independent; keep one row per group."
+                    if name == "groups"
+                    else "It has no place for it."
+                )
+            )
+        network = unwrap(self.estimator).network
+        if y is None:
+            raise ValueError("y is None, but a bound on the error needs the targets; pass y.")
+        if sparse.issparse(X):
+            raise TypeError("X is sparse; networks and distances need X.toarray().")
+        if is_regressor(network) and self.loss_bound is None:
+            raise ValueError(
+                "loss_bound=None: the bound of a regressor is on min(1, |f(x) - y| / loss_bound); "
+                "choose the residual at which you clip, in units of y, before looking at the rows."
+            )
+        if is_classifier(network) and self.loss_bound is not None:
+            raise ValueError(
+                f"loss_bound={self.loss_bound!r} is for regressors; the bound of a classifier is "
+                "on its frequency of errors. Leave it out."
+            )
+
+    def _store(self, result: ProblemBound) -> None:
+        bound = result.bound
+        self._result = result
+        self.bound_ = bound.value
+        self.method_ = bound.form
+        self.empirical_risk_ = bound.empirical_risk
+        self.geometry_cost_ = bound.geometry_cost
+        self.deviation_ = bound.deviation
+        self.scale_ = bound.scale
+        self.capacity_ = bound.capacity
+        self.ramp_width_ = bound.ramp_width
+        self.radius_ = bound.radius
+        self.n_exceptions_ = bound.n_exceptions
+        self.lipschitz_constant_ = bound.lipschitz_constant
+        self.certified_ = result.certified
+        self.vacuous_ = bound.vacuous
+        self.assumptions_ = result.assumptions
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self.estimator_, name):
+                setattr(self, name, getattr(self.estimator_, name))
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """Class labels of a classifier."""
+        return self.estimator_.classes_
+
+    @available_if(_fitted_has("predict"))
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict with the trained estimator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray
+        """
+        check_is_fitted(self, "estimator_")
+        return self.estimator_.predict(X)
+
+    @available_if(_fitted_has("predict_proba"))
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Predict class probabilities with the trained estimator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        check_is_fitted(self, "estimator_")
+        return self.estimator_.predict_proba(X)
+
+    @available_if(_fitted_has("decision_function"))
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the decision function of the trained estimator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray
+        """
+        check_is_fitted(self, "estimator_")
+        return self.estimator_.decision_function(X)
+
+    def _statement(self) -> str:
+        """Say in one line what the bound says."""
+        kind = "certified" if self.certified_ else "estimate"
+        percent = f"{100 * self.confidence:.4g} %"
+        what = "error" if self.loss_bound is None else f"clipped loss / {self.loss_bound:g}"
+        if self.vacuous_:
+            return f"vacuous ({kind}): {what} <= {self.bound_:.3g}, which says nothing"
+        return f"{kind}: {what} <= {_rounded_up(self.bound_)} with confidence {percent}"
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        text = super().__repr__(N_CHAR_MAX)
+        return f"{text}  # {self._statement()}" if hasattr(self, "bound_") else text
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle and hasattr(self, "bound_"):
+            refitted = "trained a clone" if self.refitted_ else "analysed as given"
+            bundle["text/html"] += f"<p>{self._statement().replace('<', '&lt;')} ({refitted})</p>"
+        return bundle
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.estimator)
+        tags.estimator_type = inner.estimator_type
+        tags.classifier_tags = inner.classifier_tags
+        tags.regressor_tags = inner.regressor_tags
+        tags.target_tags = inner.target_tags
+        tags.input_tags = inner.input_tags
+        return tags
+
+
+def _rounded_up(bound: float) -> str:
+    """Write a bound with two digits, never below itself."""
+    decimals = max(2, 1 - math.floor(math.log10(bound)))
+    return f"{math.ceil(bound * 10**decimals) / 10**decimals:.{decimals}f}"
