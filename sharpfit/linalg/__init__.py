@@ -1,8 +1,25 @@
 """Linear algebra of symmetric operators: eigenpairs, traces, densities. Knows no network."""
 
+from .combinators import CongruentOperator, LinearCombination, RestrictedOperator
 from .dense import DenseOperator
+from .density import SpectralDensity, spectral_density
 from .eigenpairs import Eigenpairs, top_eigenpairs
 from .operator import SymmetricOperator
 from .randomness import as_generator
+from .trace import TraceEstimate, frobenius_norm_estimate, trace_estimate
 
-__all__ = ["DenseOperator", "Eigenpairs", "SymmetricOperator", "as_generator", "top_eigenpairs"]
+__all__ = [
+    "CongruentOperator",
+    "DenseOperator",
+    "Eigenpairs",
+    "LinearCombination",
+    "RestrictedOperator",
+    "SpectralDensity",
+    "SymmetricOperator",
+    "TraceEstimate",
+    "as_generator",
+    "frobenius_norm_estimate",
+    "spectral_density",
+    "top_eigenpairs",
+    "trace_estimate",
+]

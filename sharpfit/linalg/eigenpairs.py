@@ -7,13 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .krylov import KrylovSubspace, RitzPairs
+from .krylov import KrylovSubspace, RitzPairs, storage_dtype
 from .operator import SymmetricOperator
 from .randomness import as_generator
 
 Which = Literal["largest", "smallest", "magnitude"]
 
-_DEFAULT_BUDGET = 1 << 30  # bytes of the basis
 _DEFAULT_PRODUCTS = 1000
 _SMALL = 0.01  # eigenvalues below this part of the operator's scale share its tolerance
 _PROBE_PRODUCTS = 10
@@ -111,9 +110,9 @@ def top_eigenpairs(
         Whether to follow random vectors after convergence. Without it repeated eigenvalues may be
         reported once.
     memory_budget : int, optional
-        Bytes for the basis, default 1 GiB. The basis is kept in float64 when a full one fits, and
-        otherwise in the operator's dtype (at least float32); what still does not fit makes
-        restarts more frequent, down to ``2 * n_eigenvalues + 20`` vectors.
+        Bytes for the basis. It is kept in float64 when a full one fits, and otherwise in the
+        operator's dtype (at least float32); what still does not fit makes restarts more frequent,
+        down to ``2 * n_eigenvalues + 20`` vectors. By default float64 up to 1 GiB, and no limit.
     random_state : int, torch.Generator or None
         Source of the random vectors.
     verbose : int, default=0
@@ -388,10 +387,9 @@ def _basis_shape(
     operator: SymmetricOperator, n_eigenvalues: int, memory_budget: int | None
 ) -> tuple[int, torch.dtype]:
     """Choose the number of basis vectors and their dtype within the memory budget."""
-    budget = _DEFAULT_BUDGET if memory_budget is None else memory_budget
     wanted = min(operator.size, max(4 * n_eigenvalues, n_eigenvalues + 50) + _PROBE_PRODUCTS)
     least = min(operator.size, 2 * (n_eigenvalues + _PROBE_PRODUCTS))
-    if 8 * wanted * operator.size <= budget:
-        return wanted, torch.float64
-    dtype = torch.promote_types(operator.dtype, torch.float32)
-    return max(least, min(wanted, budget // (dtype.itemsize * operator.size))), dtype
+    dtype = storage_dtype(operator, wanted, memory_budget)
+    if memory_budget is None or dtype == torch.float64:
+        return wanted, dtype
+    return max(least, min(wanted, memory_budget // (dtype.itemsize * operator.size))), dtype

@@ -9,6 +9,7 @@ from torch import Tensor
 from .operator import SymmetricOperator
 
 _BLOCK = 1 << 18  # entries of the basis converted to float64 at a time
+_DEFAULT_BUDGET = 1 << 30  # bytes of the basis
 
 
 @dataclass(frozen=True)
@@ -286,3 +287,27 @@ class KrylovSubspace:
         size = self.operator.size
         step = size if self._basis.dtype == torch.float64 else max(_BLOCK // max(rows, 1), 1)
         return [slice(start, start + step) for start in range(0, size, max(step, 1))]
+
+
+def storage_dtype(
+    operator: SymmetricOperator, n_vectors: int, memory_budget: int | None
+) -> torch.dtype:
+    """Choose float64 for a basis that fits the budget, else the operator's dtype or float32.
+
+    Parameters
+    ----------
+    operator : SymmetricOperator
+        The matrix.
+    n_vectors : int
+        Vectors of a full basis.
+    memory_budget : int or None
+        Bytes; None is 1 GiB.
+
+    Returns
+    -------
+    torch.dtype
+    """
+    budget = _DEFAULT_BUDGET if memory_budget is None else memory_budget
+    if 8 * n_vectors * operator.size <= budget:
+        return torch.float64
+    return torch.promote_types(operator.dtype, torch.float32)

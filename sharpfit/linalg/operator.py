@@ -80,9 +80,11 @@ class SymmetricOperator(ABC):
         def multiply(array):  # type: ignore[no-untyped-def]
             columns = torch.as_tensor(array, dtype=self.dtype, device=self.device)
             product = self.matmat(columns) if columns.ndim == 2 else self.matvec(columns)
-            return product.detach().cpu().numpy()
+            return product.detach().cpu().to(wide).numpy()
 
-        numpy_dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
+        # numpy has no bfloat16, and SciPy's solvers want at least single precision.
+        wide = torch.promote_types(self.dtype, torch.float32)
+        numpy_dtype = torch.empty(0, dtype=wide).numpy().dtype
         return LinearOperator(
             shape=self.shape,
             dtype=numpy_dtype,

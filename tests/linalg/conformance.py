@@ -26,6 +26,7 @@ def check_symmetric_operator(
     assert matrix.shape == (size, size)
     assert matrix.dtype == dtype
     assert matrix.device == torch.device(device)
+    assert not matrix.requires_grad
     exact = matrix.to(torch.float64)
     scale = float(exact.abs().max()) if size else 0.0
     relative = rtol if rtol is not None else 200 * torch.finfo(dtype).eps
@@ -64,12 +65,13 @@ def check_symmetric_operator(
     close(operator.matvec(torch.zeros_like(first)), torch.zeros_like(first), 0.0)
     assert torch.equal(vectors, before), "a product changed its argument"
 
-    if dtype in (torch.float32, torch.float64):
-        linear = operator.to_scipy()
-        array = vectors.cpu().numpy()
-        assert linear.shape == (size, size)
-        assert linear.dtype == array.dtype
-        expected = several.cpu().numpy()
-        np.testing.assert_allclose(linear @ array[:, 0], expected[:, 0], rtol=0, atol=product_error)
-        np.testing.assert_allclose(linear @ array, expected, rtol=0, atol=product_error)
-        np.testing.assert_allclose(linear.rmatvec(array[:, 0]), expected[:, 0], atol=product_error)
+    linear = operator.to_scipy()
+    array = vectors.cpu().to(torch.promote_types(dtype, torch.float32)).numpy()
+    assert linear.shape == (size, size)
+    assert linear.dtype == array.dtype
+    expected = several.cpu().to(torch.float64).numpy()
+    np.testing.assert_allclose(linear @ array[:, 0], expected[:, 0], rtol=0, atol=product_error)
+    np.testing.assert_allclose(linear @ array, expected, rtol=0, atol=product_error)
+    np.testing.assert_allclose(
+        linear.rmatvec(array[:, 0]), expected[:, 0], rtol=0, atol=product_error
+    )

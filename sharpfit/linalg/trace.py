@@ -1,0 +1,318 @@
+"""Trace and Frobenius norm from products with random vectors."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .operator import SymmetricOperator
+from .randomness import as_generator, rademacher
+
+_FIRST_PROBES = 10
+_GROWTH = 1.5
+_SMALL_SIZE = 40  # where forming the matrix costs about as much as the first probes
+
+
+@dataclass(frozen=True)
+class TraceEstimate:
+    """An estimated trace or norm.
+
+    Attributes
+    ----------
+    value : float
+        The estimate.
+    standard_error : float
+        Its estimated standard deviation over the random vectors; zero where the value is exact up
+        to rounding. From about ten probes on it is itself known to some ten per cent.
+    converged : bool
+        Whether the standard error is at most `tol` times the absolute value.
+    n_products : int
+        Products with the operator spent.
+    method : str
+        "xtrace", "hutchinson" or "dense".
+    interrupted : bool
+        Whether a KeyboardInterrupt ended the work early.
+    """
+
+    value: float
+    standard_error: float
+    converged: bool
+    n_products: int
+    method: str
+    interrupted: bool
+
+
+def trace_estimate(
+    operator: SymmetricOperator,
+    *,
+    method: Literal["xtrace", "hutchinson"] = "xtrace",
+    tol: float = 0.02,
+    max_products: int = 1000,
+    random_state: int | torch.Generator | None = None,
+    verbose: int = 0,
+) -> TraceEstimate:
+    """Estimate the trace of a symmetric operator to a relative standard error.
+
+    Probes are added until the standard error is at most ``tol * |value|``. An operator of at most
+    40 rows is formed instead, and its trace is exact.
+
+    ``"xtrace"`` (Epperly, Tropp and Webber, 2024) projects out the range seen by all other probes
+    from each probe, is exchangeable in the probes and unbiased, and converges fast where the
+    spectrum decays. It holds four float64 vectors per two products. ``"hutchinson"`` averages
+    ``w^T A w`` over random signs `w` (Hutchinson, 1990) and holds one vector.
+
+    Parameters
+    ----------
+    operator : SymmetricOperator
+        The matrix.
+    method : {"xtrace", "hutchinson"}, default="xtrace"
+        Estimator.
+    tol : float, default=0.02
+        Relative standard error to reach.
+    max_products : int, default=1000
+        Budget of products, at least 4.
+    random_state : int, torch.Generator or None
+        Source of the probes.
+    verbose : int, default=0
+        Whether to print the estimate after each batch of probes.
+
+    Returns
+    -------
+    TraceEstimate
+
+    Raises
+    ------
+    ValueError
+        For arguments out of range or products that are not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sharpfit.linalg import DenseOperator, trace_estimate
+    >>> matrix = torch.diag(0.5 ** torch.arange(100, dtype=torch.float64))
+    >>> estimate = trace_estimate(DenseOperator(matrix), tol=0.01, random_state=0)
+    >>> abs(estimate.value - 2.0) < 0.06
+    True
+    """
+    if method not in ("xtrace", "hutchinson"):
+        raise ValueError(f'method={method!r} must be "xtrace" or "hutchinson".')
+    _check_accuracy(tol, max_products)
+    if operator.size <= min(_SMALL_SIZE, max_products):
+        value = float(_products(operator, _identity(operator)).diagonal().sum())
+        return TraceEstimate(value, 0.0, True, operator.size, "dense", False)
+    generator = as_generator(random_state)
+    sampler: _ExchangeableProbes | _QuadraticForms
+    if method == "xtrace":
+        sampler = _ExchangeableProbes(operator, generator)
+    else:
+        sampler = _QuadraticForms(operator, generator, lambda probe, product: probe @ product)
+    return _until_accurate(sampler, method, tol, max_products, verbose)
+
+
+def frobenius_norm_estimate(
+    operator: SymmetricOperator,
+    *,
+    tol: float = 0.02,
+    max_products: int = 1000,
+    random_state: int | torch.Generator | None = None,
+    verbose: int = 0,
+) -> TraceEstimate:
+    """Estimate the Frobenius norm, the root of the sum of squared eigenvalues.
+
+    The square is the mean of ``|A w|^2`` over random signs `w`; the standard error of the root
+    follows to first order. An operator of at most 40 rows is formed instead.
+
+    Parameters
+    ----------
+    operator : SymmetricOperator
+        The matrix.
+    tol : float, default=0.02
+        Relative standard error to reach.
+    max_products : int, default=1000
+        Budget of products, at least 4.
+    random_state : int, torch.Generator or None
+        Source of the probes.
+    verbose : int, default=0
+        Whether to print the estimated square after each batch of probes.
+
+    Returns
+    -------
+    TraceEstimate
+
+    Raises
+    ------
+    ValueError
+        For arguments out of range or products that are not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sharpfit.linalg import DenseOperator, frobenius_norm_estimate
+    >>> frobenius_norm_estimate(DenseOperator(torch.diag(torch.tensor([3.0, 4.0])))).value
+    5.0
+    """
+    _check_accuracy(tol, max_products)
+    if operator.size <= min(_SMALL_SIZE, max_products):
+        value = float(torch.linalg.matrix_norm(_products(operator, _identity(operator))))
+        return TraceEstimate(value, 0.0, True, operator.size, "dense", False)
+    sampler = _QuadraticForms(
+        operator, as_generator(random_state), lambda probe, product: product @ product
+    )
+    square = _until_accurate(sampler, "hutchinson", 2 * tol, max_products, verbose)
+    root = math.sqrt(square.value)
+    error = square.standard_error / (2 * root) if root else 0.0
+    return TraceEstimate(
+        root, error, square.converged, square.n_products, square.method, square.interrupted
+    )
+
+
+class _QuadraticForms:
+    """Independent samples of a form of a probe and its product."""
+
+    products_per_probe = 1
+
+    def __init__(
+        self,
+        operator: SymmetricOperator,
+        generator: torch.Generator,
+        form: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
+        self.operator = operator
+        self.generator = generator
+        self.form = form
+        self.samples: list[float] = []
+        self.n_products = 0
+
+    @property
+    def most_probes(self) -> float:
+        return math.inf
+
+    def add_probe(self) -> None:
+        probe = rademacher(self.operator.size, 1, self.generator).to(self.operator.device)
+        product = _products(self.operator, probe)
+        self.n_products += 1
+        self.samples.append(float(self.form(probe[:, 0], product[:, 0])))
+
+    def estimates(self) -> Tensor:
+        return torch.tensor(self.samples, dtype=torch.float64)
+
+
+class _ExchangeableProbes:
+    """The leave-one-out estimates of XTrace, with the basis grown probe by probe."""
+
+    products_per_probe = 2
+
+    def __init__(self, operator: SymmetricOperator, generator: torch.Generator) -> None:
+        self.operator = operator
+        self.generator = generator
+        self.n_products = 0
+        empty = torch.empty((operator.size, 0), dtype=torch.float64, device=operator.device)
+        self._probes, self._basis, self._images = empty, empty, empty
+        self._triangle = torch.empty((0, 0), dtype=torch.float64, device=operator.device)
+        self._forms: list[float] = []
+        self._exhausted = False  # the basis holds the whole range: its trace is exact
+
+    @property
+    def most_probes(self) -> float:
+        return self.operator.size // 2
+
+    def add_probe(self) -> None:
+        if self._exhausted:
+            return
+        probe = torch.randn(self.operator.size, generator=self.generator, dtype=torch.float64)
+        probe = probe.to(self.operator.device)
+        product = _products(self.operator, probe[:, None])[:, 0]
+        direction = product.clone()
+        coefficients = torch.zeros_like(direction[: self._basis.shape[1]])
+        for _ in range(2):
+            found = self._basis.T @ direction
+            direction -= self._basis @ found
+            coefficients += found
+        norm = torch.linalg.vector_norm(direction)
+        self.n_products += 1
+        if norm <= 10 * torch.finfo(self.operator.dtype).eps * torch.linalg.vector_norm(product):
+            self._exhausted = True
+            return
+        direction /= norm
+        image = _products(self.operator, direction[:, None])
+        self.n_products += 1
+        self._forms.append(float(probe @ product))
+        count = len(self._triangle)
+        triangle = self._triangle.new_zeros((count + 1, count + 1))
+        triangle[:count, :count] = self._triangle
+        triangle[:count, count] = coefficients
+        triangle[count, count] = norm
+        self._triangle = triangle
+        self._probes = torch.cat([self._probes, probe[:, None]], dim=1)
+        self._basis = torch.cat([self._basis, direction[:, None]], dim=1)
+        self._images = torch.cat([self._images, image], dim=1)
+
+    def estimates(self) -> Tensor:
+        count, size = len(self._triangle), self.operator.size
+        projected = self._basis.T @ self._images
+        if self._exhausted:
+            return projected.trace().cpu().expand(2)
+        inside = self._basis.T @ self._probes
+        # The direction that leaves the range when probe i is left out is row i of the inverse.
+        left_out = torch.linalg.inv(self._triangle).T
+        left_out = left_out / torch.linalg.vector_norm(left_out, dim=0)
+        kept = inside - left_out * (left_out * inside).sum(dim=0)
+        removed = (left_out * (projected @ left_out)).sum(dim=0)
+        cross = (kept * (self._images.T @ self._probes)).sum(dim=0)
+        quadratic = torch.tensor(self._forms, dtype=torch.float64, device=kept.device)
+        remainder = quadratic - 2 * cross + (kept * (projected @ kept)).sum(dim=0)
+        length = self._probes.square().sum(dim=0) - kept.square().sum(dim=0)
+        scaled = remainder * (size - count + 1) / length
+        return (projected.trace() - removed + scaled).cpu()
+
+
+def _until_accurate(
+    sampler: _QuadraticForms | _ExchangeableProbes,
+    method: str,
+    tol: float,
+    max_products: int,
+    verbose: int,
+) -> TraceEstimate:
+    most = min(max_products // sampler.products_per_probe, sampler.most_probes)
+    target, count = min(_FIRST_PROBES, most), 0
+    value, error, converged, interrupted = math.nan, math.inf, False, False
+    while not converged and count < most and not interrupted:
+        try:
+            while count < target:
+                sampler.add_probe()
+                count += 1
+        except KeyboardInterrupt:
+            if count < 2:
+                raise
+            interrupted = True
+        estimates = sampler.estimates()
+        value = float(estimates.mean())
+        error = float(estimates.std()) / math.sqrt(count)
+        converged = error <= tol * abs(value)
+        if verbose:
+            print(
+                f"[{method}] {sampler.n_products} products: {value:.6g} ± {error:.2g}", flush=True
+            )
+        target = min(math.ceil(_GROWTH * count), most)
+    return TraceEstimate(value, error, converged, sampler.n_products, method, interrupted)
+
+
+def _products(operator: SymmetricOperator, vectors: Tensor) -> Tensor:
+    product = operator.matmat(vectors.to(operator.dtype)).detach().to(torch.float64)
+    if not bool(torch.isfinite(product).all()):
+        raise ValueError("a product of the operator is not finite: look for NaN in its data.")
+    return product
+
+
+def _identity(operator: SymmetricOperator) -> Tensor:
+    return torch.eye(operator.size, dtype=torch.float64, device=operator.device)
+
+
+def _check_accuracy(tol: float, max_products: int) -> None:
+    if not 0 <= tol < math.inf:
+        raise ValueError(f"tol={tol!r} must be at least 0: it is a relative standard error.")
+    if max_products < 4:
+        raise ValueError(f"max_products={max_products} must be at least 4.")
