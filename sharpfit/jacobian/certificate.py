@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from sharpfit.jacobian.lipschitz.chain import dense_chain
 from sharpfit.jacobian.lipschitz.errors import CertificateError
 from sharpfit.jacobian.lipschitz.graph import LayerRule, LipschitzInterpreter, trace
 from sharpfit.jacobian.lipschitz.head import margin_constant
+from sharpfit.jacobian.lipschitz.rounding import product_up
+from sharpfit.jacobian.lipschitz.semidefinite import chain_constants
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,13 @@ def lipschitz_certificate(
         modified: a copy in evaluation mode is traced.
     input_shape : tuple of int, or int
         Shape of one input, without the batch dimension.
-    method : {"product"}, default="product"
+    method : {"product", "semidefinite"}, default="product"
         ``"product"`` multiplies the constants of the layers along every chain, adds those of
         branches that are added and takes the root of the sum of squares of those that are
-        concatenated.
+        concatenated. ``"semidefinite"`` also treats the dense layers and activations that end
+        the network together, by a semidefinite relaxation of the slopes of every neuron: often a
+        third lower, at a cost of about a hundred decompositions of matrices as large as a hidden
+        layer (half a second for widths of 64). It is never larger than the product.
 
     Returns
     -------
@@ -123,6 +129,20 @@ def lipschitz_certificate(
     4.0
     >>> [rule.kind for rule in certificate.rules]
     ['Linear', 'ReLU']
+
+    Two neurons that are never active together do not add up, which only the relaxation sees:
+
+    >>> absolute = torch.nn.Sequential(
+    ...     torch.nn.Linear(1, 2, bias=False), torch.nn.ReLU(), torch.nn.Linear(2, 1, bias=False)
+    ... )
+    >>> with torch.no_grad():
+    ...     _ = absolute[0].weight.copy_(torch.tensor([[1.0], [-1.0]]))
+    ...     _ = absolute[2].weight.copy_(torch.tensor([[1.0, 1.0]]))
+    >>> [
+    ...     round(float(lipschitz_certificate(absolute, (1,), method=method)), 3)
+    ...     for method in ("product", "semidefinite")
+    ... ]
+    [2.0, 1.0]
     """
     if not isinstance(module, nn.Module):
         raise TypeError(
@@ -130,15 +150,32 @@ def lipschitz_certificate(
             "network pass its module_."
         )
     sizes = _sample_shape(input_shape)
-    if method != "product":
-        raise ValueError(f"method={method!r} is unknown; choose 'product'.")
+    if method not in ("product", "semidefinite"):
+        raise ValueError(f"method={method!r} is unknown; choose 'product' or 'semidefinite'.")
     interpreter = LipschitzInterpreter(trace(module), sizes)
     constant = interpreter.bound()
+    margin = margin_constant(interpreter)
+    rules = list(interpreter.rules)
+    chain = dense_chain(interpreter)
+    if method == "semidefinite" and chain.stages and constant > 0.0:
+        refined = chain_constants(chain)
+        before = interpreter.constants[chain.start]
+        constant = min(constant, product_up(before, refined.constant))
+        margin = min(margin, product_up(before, refined.margin_constant))
+        rules.append(
+            LayerRule(
+                name=f"behind {chain.start.name}",
+                kind="dense chain",
+                rule="semidefinite relaxation of the slopes, proved by a matrix inequality",
+                constant=refined.constant,
+                cumulative=constant,
+            )
+        )
     return Certificate(
         constant=constant,
-        margin_constant=margin_constant(interpreter),
+        margin_constant=margin,
         method=method,
-        rules=tuple(interpreter.rules),
+        rules=tuple(rules),
         input_shape=sizes,
     )
 

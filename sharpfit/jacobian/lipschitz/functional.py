@@ -58,11 +58,14 @@ class FunctionBound:
         Constant of the function itself; None where several branches meet.
     rule : str
         Why.
+    layer : torch.nn.Module or None
+        Layer that computes the same.
     """
 
     constant: float
     factor: float | None
     rule: str
+    layer: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,9 @@ class FunctionCall:
             )
         return first
 
-    def scaled(self, factor: float, rule: str) -> FunctionBound:
+    def scaled(self, factor: float, rule: str, layer: nn.Module | None = None) -> FunctionBound:
         """Bound of a function with one operand."""
-        return FunctionBound(product_up(self.operand.constant, factor), factor, rule)
+        return FunctionBound(product_up(self.operand.constant, factor), factor, rule, layer)
 
 
 FunctionRule = Callable[[FunctionCall], FunctionBound]
@@ -260,7 +263,12 @@ def expand_rule(call: FunctionCall) -> FunctionBound:
 
 def linear_rule(call: FunctionCall) -> FunctionBound:
     """Bound a dense map."""
-    return call.scaled(spectral_norm_up(call.argument(1, "weight")), "spectral norm of the weight")
+    weight, bias = call.argument(1, "weight"), call.argument(2, "bias")
+    layer = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias=bias is not None)
+    layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return call.scaled(spectral_norm_up(weight), "spectral norm of the weight", layer)
 
 
 def matmul_rule(call: FunctionCall) -> FunctionBound:
@@ -324,7 +332,8 @@ def as_layer(layer: type[nn.Module], *keywords: str, **defaults: Any) -> Functio
             for key, value in (defaults | given).items()
             if key in keywords and not key.startswith("_") and key != "dtype"
         }
-        factor, description = apply_rule(layer(**parameters), operand.sample_shape, call.name)
-        return call.scaled(factor, description)
+        equal = layer(**parameters)
+        factor, description = apply_rule(equal, operand.sample_shape, call.name)
+        return call.scaled(factor, description, equal)
 
     return rule

@@ -116,6 +116,8 @@ class LipschitzInterpreter(fx.Interpreter):
         Lipschitz constant of every node as a function of the input; 0 for constants.
     shapes : dict of torch.fx.Node to tuple of int
         Shape of one sample for every node that depends on the input.
+    layers : dict of torch.fx.Node to torch.nn.Module
+        The layer called, or the layer that equals the function called, where there is one.
     rules : list of LayerRule
         In the order of execution.
     """
@@ -125,6 +127,7 @@ class LipschitzInterpreter(fx.Interpreter):
         self.input_shape = input_shape
         self.constants: dict[fx.Node, float] = {}
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        self.layers: dict[fx.Node, nn.Module] = {}
         self.rules: list[LayerRule] = []
 
     def bound(self) -> float:
@@ -191,6 +194,7 @@ class LipschitzInterpreter(fx.Interpreter):
             )
         factor, rule = apply_rule(layer, self.shapes[varying[0]], _label(node))
         cumulative = product_up(self.constants[varying[0]], factor)
+        self.layers[node] = layer
         self._record(node, type(layer).__name__, rule, factor, cumulative)
         return cumulative
 
@@ -218,6 +222,8 @@ class LipschitzInterpreter(fx.Interpreter):
             bound = rule(call)
         except CertificateError as error:
             raise CertificateError(f"function {name!r} called as {node.name!r}: {error}") from error
+        if bound.layer is not None:
+            self.layers[node] = bound.layer
         self._record(node, name, bound.rule, bound.factor, bound.constant)
         return bound.constant
 

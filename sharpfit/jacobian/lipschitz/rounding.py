@@ -142,3 +142,30 @@ def spectral_norm_up(matrices: Tensor, *, entry_error: float = 0.0) -> float:
     gamma = accumulated_error(matrices.shape[-1] + 2, is_complex=matrices.is_complex())
     largest = largest_eigenvalue_up(gram, entry_error=2.0 * gamma * squares)
     return sum_up((product_up(scale, root_up(largest)), entry_error))
+
+
+def is_positive_semidefinite(matrix: Tensor, *, entry_error: float = 0.0) -> bool:
+    """Prove, in spite of rounding, that a matrix is positive semi-definite.
+
+    By a Cholesky factorisation of the matrix less a multiple of the identity that covers the
+    error of the entries and of the factorisation (see `largest_eigenvalue_up`).
+
+    Parameters
+    ----------
+    matrix : Tensor of shape (m, m), float64
+        Symmetric.
+    entry_error : float
+        Bound on the spectral norm of the difference between `matrix` and the matrix meant.
+
+    Returns
+    -------
+    bool
+        False where it is not, or not by enough to be proved.
+    """
+    size = len(matrix)
+    gamma = accumulated_error(size + 1)
+    trace = float(matrix.diagonal().abs().sum())
+    largest = float(matrix.diagonal().abs().max())
+    margin = 2.0 * (gamma / (1.0 - gamma) * trace + UNIT_ROUNDOFF * largest + entry_error)
+    shifted = matrix - margin * torch.eye(size, dtype=matrix.dtype)
+    return not bool(torch.linalg.cholesky_ex(shifted).info)
