@@ -6,13 +6,16 @@ from sharpfit.curvature.gauss_newton import GaussNewtonOperator
 from sharpfit.curvature.hessian import HessianOperator
 from sharpfit.curvature.parameters import ParameterSelection, select_parameters
 from sharpfit.curvature.residual import ResidualOperator
+from sharpfit.curvature.spectrum import HessianSpectrumResult, hessian_spectrum
 
 __all__ = [
     "ConjugateOperator",
     "EmpiricalFisherOperator",
     "GaussNewtonOperator",
     "HessianOperator",
+    "HessianSpectrumResult",
     "ParameterSelection",
     "ResidualOperator",
+    "hessian_spectrum",
     "select_parameters",
 ]

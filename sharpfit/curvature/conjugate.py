@@ -64,7 +64,7 @@ class ConjugateOperator(NetworkOperator):
         for linearisation in self.linearisations():
             part = self._part(rows, linearisation)
             linearisation.add_transposed_product(_root_product(linearisation, part), total)
-        return pulled if self._scaling is None else pulled.mul_(self._scaling)
+        return self.unscaled(pulled)
 
     def to_outputs(self, vector: Tensor) -> Tensor:
         """Return ``B v``.
@@ -91,7 +91,7 @@ class ConjugateOperator(NetworkOperator):
                 f"weight_decay={self.weight_decay} has no meaning in the space of outputs; add "
                 "it to the eigenvalues"
             )
-        if self._group is not None:
+        if self.process_group is not None:
             raise ValueError(
                 "the conjugate form needs all rows in one process; pass process_group=None, or "
                 "use GaussNewtonOperator on the sharded rows"

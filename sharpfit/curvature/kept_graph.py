@@ -36,30 +36,23 @@ class KeptGraph(Linearisation):
     def jacobian_product(self, direction: Parts) -> Tensor:
         """Return ``J v``; see `Linearisation`."""
         cotangents, pulled = self._pullback
-        moved = [(part, v) for part, v in zip(pulled, direction, strict=True) if _varies(part)]
-        if not moved:
+        parts, weights = _varying(pulled, direction)
+        if not parts:
             return torch.zeros_like(self.outputs)
-        (product,) = torch.autograd.grad(
-            [part for part, _ in moved],
-            cotangents,
-            [v for _, v in moved],
-            retain_graph=True,
-            materialize_grads=True,
-        )
-        return product
+        return torch.autograd.grad(
+            parts, cotangents, weights, retain_graph=True, materialize_grads=True
+        )[0]
 
     def add_transposed_product(self, cotangents: Tensor, total: Parts) -> None:
         """Add ``J^T u``; see `Linearisation`."""
-        if _varies(self._outputs):
-            self._add(self._outputs, cotangents, total)
+        if self._outputs.requires_grad:
+            self._add([self._outputs], [cotangents], total)
 
     def add_hessian_product(self, direction: Parts, total: Parts) -> None:
         """Add ``H v``; see `Linearisation`."""
-        moved = [
-            (part, v) for part, v in zip(self._gradient, direction, strict=True) if _varies(part)
-        ]
-        if moved:
-            self._add([part for part, _ in moved], [v for _, v in moved], total)
+        parts, weights = _varying(self._gradient, direction)
+        if parts:
+            self._add(parts, weights, total)
 
     def state_bytes(self) -> int:
         """Return the bytes kept; see `Linearisation`."""
@@ -71,7 +64,7 @@ class KeptGraph(Linearisation):
                 built += [part for part in parts if part is not None]
         return storage_bytes(saved_tensors(built), without=self._parameters)
 
-    def _add(self, of: Tensor | list[Tensor], weights: Tensor | list[Tensor], total: Parts) -> None:
+    def _add(self, of: list[Tensor], weights: list[Tensor], total: Parts) -> None:
         found = torch.autograd.grad(
             of, self._parameters, weights, retain_graph=True, allow_unused=True
         )
@@ -82,7 +75,7 @@ class KeptGraph(Linearisation):
     @cached_property
     def _pullback(self) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         cotangents = torch.zeros_like(self.outputs, requires_grad=True)
-        if not _varies(self._outputs):
+        if not self._outputs.requires_grad:
             return cotangents, (None,) * len(self._parameters)
         with torch.enable_grad():
             pulled = torch.autograd.grad(
@@ -95,7 +88,7 @@ class KeptGraph(Linearisation):
         with torch.enable_grad():
             values = self.loss.values(self._outputs, self.chunk.targets)
             total = (values * self.chunk.weights.squeeze(1)).sum()
-            if not _varies(total):
+            if not total.requires_grad:
                 return (None,) * len(self._parameters)
             return torch.autograd.grad(
                 total, self._parameters, create_graph=True, allow_unused=True
@@ -114,10 +107,17 @@ def saved_tensors(results: list[Tensor]) -> Iterator[Tensor]:
         seen.add(node)
         pending.extend(following for following, _ in node.next_functions)
         names = [name for name in dir(node) if name.startswith("_saved_")]
-        saved = [getattr(node, name) for name in names] or getattr(node, "saved_tensors", ())
+        saved = [getattr(node, name) for name in names] or list(getattr(node, "saved_tensors", []))
         yield from (tensor for tensor in saved if isinstance(tensor, Tensor))
 
 
-def _varies(tensor: Tensor | None) -> bool:
-    """Whether a tensor depends on what is differentiated."""
-    return tensor is not None and tensor.requires_grad
+def _varying(
+    parts: tuple[Tensor | None, ...], direction: Parts
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the parts that depend on what is differentiated, and their directions."""
+    pairs = [
+        (part, v)
+        for part, v in zip(parts, direction, strict=True)
+        if part is not None and part.requires_grad
+    ]
+    return [part for part, _ in pairs], [v for _, v in pairs]

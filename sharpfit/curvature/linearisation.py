@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sharpfit.objective import SampleLoss
 
-Parts = tuple[Tensor, ...]
+Parts = tuple[Tensor, ...]  # shaped like the selected parameters
 
 
 @dataclass(frozen=True)

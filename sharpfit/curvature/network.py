@@ -1,7 +1,7 @@
 """A private copy of the user's module, ready to be differentiated."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -11,7 +11,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sharpfit.curvature.parameters import ParameterChoice, ParameterSelection, select_parameters
 
-BatchFunction = Callable[[Tensor], Tensor]
 _WIDE = (torch.float32, torch.float64)
 
 
@@ -25,13 +24,13 @@ class Network:
         A deep copy: later changes of the user's module do not reach it, nor the reverse.
     selection : ParameterSelection
         The parameters differentiated in.
-    parameters : tuple of Parameter
+    parameters : tuple of Tensor
         Those parameters, in the order of `selection`.
     """
 
     module: nn.Module
     selection: ParameterSelection
-    parameters: tuple[nn.Parameter, ...]
+    parameters: tuple[Tensor, ...]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -120,14 +119,20 @@ def prefer_channels_last(network: Network, inputs: Tensor) -> bool:
     convolutional = any(isinstance(layer, nn.Conv2d) for layer in network.module.modules())
     if not convolutional or inputs.ndim != 4 or inputs.device.type != "cpu":
         return False
-    network.module.to(memory_format=torch.channels_last)
+    _set_layout(network.module, torch.channels_last)
     try:
         with torch.no_grad():
             network.module(inputs.contiguous(memory_format=torch.channels_last))
     except RuntimeError:
-        network.module.to(memory_format=torch.contiguous_format)
+        _set_layout(network.module, torch.contiguous_format)
         return False
     return True
+
+
+def _set_layout(module: nn.Module, layout: torch.memory_format) -> None:
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
 
 
 @contextmanager

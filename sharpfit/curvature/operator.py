@@ -107,9 +107,9 @@ class NetworkOperator(SymmetricOperator):
     ) -> None:
         self._loss = as_sample_loss(criterion)
         self._network = snapshot(module, parameters, dtype)
-        self._group = resolve_group(process_group)
+        self.process_group = resolve_group(process_group)
         self._rows = prepare_rows(
-            self._network, self._loss, inputs, targets, sample_weight, dtype, self._group
+            self._network, self._loss, inputs, targets, sample_weight, dtype, self.process_group
         )
         if prefer_channels_last(self._network, self._rows.first(2)):
             self._rows = self._rows.with_channels_last()
@@ -163,16 +163,64 @@ class NetworkOperator(SymmetricOperator):
         Tensor of shape (size,)
         """
         self._check(vector)
-        scaled = vector if self._scaling is None else vector * self._scaling
-        direction = self._network.split(scaled)
-        product = torch.zeros_like(scaled)
-        total = self.selection.split(product)
-        for linearisation in self.linearisations():
-            self._add_product(linearisation, direction, total)
-        sum_over(self._group, product)
+        scaled = self.unscaled(vector)
+        product = self.data_product(scaled)
         if self.weight_decay:
             product.add_(scaled, alpha=self.weight_decay)
-        return product if self._scaling is None else product.mul_(self._scaling)
+        return self.unscaled(product)
+
+    def unscaled(self, vector: Tensor) -> Tensor:
+        """Return ``p^(-1/2) v``, the parameter direction of a vector of the operator.
+
+        Parameters
+        ----------
+        vector : Tensor of shape (P,)
+
+        Returns
+        -------
+        Tensor of shape (P,)
+        """
+        return vector if self._scaling is None else vector * self._scaling
+
+    def data_product(self, direction: Tensor) -> Tensor:
+        """Multiply by the matrix of the data loss, without weight decay and preconditioner.
+
+        Parameters
+        ----------
+        direction : Tensor of shape (P,)
+
+        Returns
+        -------
+        Tensor of shape (P,)
+        """
+        product = torch.zeros_like(direction)
+        parts, total = self._network.split(direction), self.selection.split(product)
+        for linearisation in self.linearisations():
+            self._add_product(linearisation, parts, total)
+        return sum_over(self.process_group, product)
+
+    def gauss_newton_form(self, direction: Tensor) -> float:
+        """Return ``v^T G v`` of the data loss.
+
+        Parameters
+        ----------
+        direction : Tensor of shape (P,)
+
+        Returns
+        -------
+        float
+        """
+        parts = self._network.split(direction)
+        form = torch.zeros((), dtype=torch.float64, device=self.device)
+        for chunk in self._rows.chunks(self.batch_size):
+            # Not the kept ones: their graphs would grow by what this one form needs.
+            linearisation = self._linearise(chunk)
+            tangents = linearisation.jacobian_product(parts)
+            curved = linearisation.loss.curvature_product(
+                linearisation.outputs, chunk.targets, tangents
+            )
+            form += (tangents * curved * chunk.weights).double().sum()
+        return float(sum_over(self.process_group, form))
 
     def gradient(self) -> Tensor:
         """Gradient of the data loss in the selected parameters.
@@ -184,7 +232,7 @@ class NetworkOperator(SymmetricOperator):
         gradient = torch.zeros(self.size, dtype=self.dtype, device=self.device)
         for linearisation in self.linearisations():
             linearisation.add_gradient(self.selection.split(gradient))
-        return sum_over(self._group, gradient)
+        return sum_over(self.process_group, gradient)
 
     def linearisations(self) -> Iterator[Linearisation]:
         """Yield the derivatives at every chunk, kept or recomputed.

@@ -67,7 +67,7 @@ class ParameterSelection:
 
 
 def select_parameters(module: nn.Module, parameters: ParameterChoice = None) -> ParameterSelection:
-    """Choose trainable parameters of a module.
+    r"""Choose trainable parameters of a module.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def select_parameters(module: nn.Module, parameters: ParameterChoice = None) -> 
     >>> from torch import nn
     >>> from sharpfit.curvature import select_parameters
     >>> network = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
-    >>> select_parameters(network, r"^2\\.").names
+    >>> select_parameters(network, r"^2\.").names
     ('2.weight', '2.bias')
     """
     aliases: dict[str, nn.Parameter] = dict(module.named_parameters(remove_duplicate=False))

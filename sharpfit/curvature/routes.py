@@ -93,14 +93,14 @@ def _check_functional_call(network: Network, example: Chunk) -> None:
         outputs = network.module(inputs)
         expected = torch.autograd.grad(outputs.sum(), network.parameters, allow_unused=True)
         point = tuple(parameter.detach() for parameter in network.parameters)
-        _, pull = vjp(
+        pull = vjp(
             lambda parameters: functional_call(
                 network.module,
                 dict(zip(network.selection.names, parameters, strict=True)),
                 (inputs,),
             ),
             point,
-        )
+        )[1]
         found = pull(torch.ones_like(outputs))[0]
     for name, one, other in zip(network.selection.names, expected, found, strict=True):
         if not torch.allclose(torch.zeros_like(other) if one is None else one, other, rtol=1e-3):

@@ -51,20 +51,23 @@ class Tracer:
         return outputs
 
     def _jacobian_function(self, fixed: Parts, direction: Parts, cotangents: Parts) -> object:
-        *parameters, inputs, _, _ = fixed
-        point = tuple(parameters)
-        _, product = jvp(lambda p: self._call(p, inputs), (point,), (tuple(direction),))
-        _, pull = vjp(lambda p: self._call(p, inputs), point)
+        point, (inputs, _, _) = fixed[:-3], fixed[-3:]
+
+        def outputs(parameters: Parts) -> Tensor:
+            return self._call(parameters, inputs)
+
+        product = jvp(outputs, (point,), (tuple(direction),))[1]
+        pull = vjp(outputs, point)[1]
         return (product,), pull(cotangents[0])[0]
 
     def _hessian_function(self, fixed: Parts, direction: Parts) -> object:
-        *parameters, inputs, targets, weights = fixed
+        point, (inputs, targets, weights) = fixed[:-3], fixed[-3:]
 
-        def gradient(point: Parts) -> Parts:
-            outputs, pull = vjp(lambda p: self._call(p, inputs), point)
+        def gradient(parameters: Parts) -> Parts:
+            outputs, pull = vjp(lambda p: self._call(p, inputs), parameters)[:2]
             return pull(weights * self.loss.gradient(outputs, targets))[0]
 
-        return (jvp(gradient, (tuple(parameters),), (tuple(direction),))[1],)
+        return (jvp(gradient, (point,), (tuple(direction),))[1],)
 
 
 class Traced(Linearisation):

@@ -1,6 +1,7 @@
 """Dense matrices from finite differences in float64, and the networks they are taken of."""
 
 import copy
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -137,7 +138,7 @@ def seeded(build):
 
 def mlp(activation=nn.Tanh, sizes=(4, 5, 4, 3)):
     layers = []
-    for width, following in zip(sizes[:-1], sizes[1:], strict=True):
+    for width, following in itertools.pairwise(sizes):
         layers += [nn.Linear(width, following), activation()]
     return nn.Sequential(*layers[:-1])
 
