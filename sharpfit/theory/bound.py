@@ -212,9 +212,9 @@ def generalisation_bound(
 
 def _best(curves: tuple[FormCurve, ...]) -> FormCurve:
     """Curve with the smallest bound; where nothing is below 1, one that still ranks networks."""
-    telling = [curve for curve in curves if curve.values.min() < 1.0]
+    telling = [curve for curve in curves if curve.best_value < 1.0]
     candidates = telling or [curve for curve in curves if not curve.saturates] or list(curves)
-    return min(candidates, key=lambda curve: curve.values.min())
+    return min(candidates, key=lambda curve: curve.best_value)
 
 
 def _evaluate(

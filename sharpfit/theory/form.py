@@ -51,5 +51,17 @@ class FormCurve:
 
     @property
     def best(self) -> int:
-        """Index of the point with the smallest bound."""
-        return int(np.argmin(self.values))
+        """Index of the smallest bound among points at which a perfect network gets below 1.
+
+        At other points the geometry alone says nothing, whatever the network, so their
+        values do not tell networks apart. All points count if there is no other.
+        """
+        telling = self.geometry + self.deviations < 1.0
+        if not telling.any():
+            return int(np.argmin(self.values))
+        return int(np.argmin(np.where(telling, self.values, np.inf)))
+
+    @property
+    def best_value(self) -> float:
+        """Bound at the best point."""
+        return float(self.values[self.best])

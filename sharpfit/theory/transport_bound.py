@@ -113,7 +113,9 @@ def _curve(
     form: str, geometry: Geometry, costs: np.ndarray, risks: np.ndarray, deviation: float
 ) -> FormCurve:
     totals = weighted_risk(geometry.capacities, risks) + costs + deviation
-    column = totals.argmin(axis=1)
+    # Where a perfect network gets below 1 at some capacity, the others say nothing.
+    telling = costs + deviation < 1.0
+    column = np.where(telling | ~telling.any(axis=1, keepdims=True), totals, np.inf).argmin(axis=1)
     rows = np.arange(len(geometry.scales))
     return FormCurve(
         form=form,
