@@ -133,6 +133,8 @@ class NetworkComponents(NeuralNet):
         self
         """
         self._weights_loaded = False
+        if not (hasattr(self, "_stream") and self._stream.is_active):
+            self._stream = RandomStream(self.random_state)
         with self._own_randomness():
             return super().initialize()
 

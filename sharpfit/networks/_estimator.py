@@ -320,4 +320,4 @@ class NetworkEstimator(NetworkComponents):
         outputs = self.forward(X)
         if isinstance(outputs, tuple):
             outputs = outputs[0]
-        return outputs.numpy().astype(np.float64)
+        return outputs.detach().numpy().astype(np.float64)

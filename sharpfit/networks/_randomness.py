@@ -68,6 +68,11 @@ class RandomStream:
         self._states: dict | None = None
         self._borrowed: list[torch.device] | None = None
 
+    @property
+    def is_active(self) -> bool:
+        """Whether the global generators hold this stream at the moment."""
+        return self._borrowed is not None
+
     def __getstate__(self) -> dict:
         # A net pickled or copied in the middle of training takes the stream as it stands.
         states = self._states if self._borrowed is None else _get_states(self._borrowed)
@@ -76,7 +81,7 @@ class RandomStream:
     @contextlib.contextmanager
     def active(self, devices: Iterable[torch.device] = ()) -> Iterator[None]:
         """Lend the global generators of the CPU and of `devices` to this stream."""
-        if self._borrowed is not None:
+        if self.is_active:
             yield
             return
         accelerators = _accelerators(devices)
