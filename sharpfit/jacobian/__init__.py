@@ -3,7 +3,7 @@
 from sharpfit.jacobian.certificate import Certificate, lipschitz_certificate
 from sharpfit.jacobian.layers import LayerNorms, layer_norms
 from sharpfit.jacobian.lipschitz import CertificateError, register_lipschitz
-from sharpfit.jacobian.loss_slopes import SlopeBound, slope_bound
+from sharpfit.jacobian.loss_slopes import SlopeBound, UnboundedLossError, slope_bound
 from sharpfit.jacobian.margin_constant import MarginConstant, empirical_margin_constant
 from sharpfit.jacobian.margins import margin_gradients
 from sharpfit.jacobian.norms import JacobianNorms, jacobian_norms
@@ -26,6 +26,7 @@ __all__ = [
     "MarginConstant",
     "SlopeBound",
     "Slopes",
+    "UnboundedLossError",
     "coverage",
     "empirical_margin_constant",
     "held_out_exceedance",

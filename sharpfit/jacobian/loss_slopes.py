@@ -12,6 +12,10 @@ from sharpfit.jacobian.sample_slopes import as_points, check_neighbours
 from sharpfit.objective import BinaryCrossEntropy, CrossEntropy, SampleLoss, SquaredError
 
 
+class UnboundedLossError(ValueError):
+    """The value of the loss does not confine the network's outputs in a known way."""
+
+
 @dataclass(frozen=True)
 class SlopeBound:
     """Lower bound on a Lipschitz constant, and the pair of samples that forces it.
@@ -78,10 +82,10 @@ def slope_bound(
 
     Raises
     ------
-    TypeError
-        If no such radius is known for the loss.
+    UnboundedLossError
+        If no such radius is known for the loss and its weights.
     ValueError
-        If the loss' weights hide the radius, or an argument does not fit.
+        If an argument does not fit.
 
     Examples
     --------
@@ -125,7 +129,7 @@ def _targets_and_radii(
         return *_cross_entropy(loss, values, targets, n_outputs), "probabilities"
     if isinstance(loss, BinaryCrossEntropy):
         return *_binary_cross_entropy(loss, values, targets, n_outputs), "probabilities"
-    raise TypeError(
+    raise UnboundedLossError(
         f"no bound is known from the values of {loss}; it is for cross-entropy, squared error "
         "and the logistic loss of one logit"
     )
@@ -136,7 +140,7 @@ def _cross_entropy(
 ) -> tuple[Floats, Floats]:
     soft = targets.is_floating_point() or loss.label_smoothing > 0
     if soft and loss.weight is not None:
-        raise ValueError(
+        raise UnboundedLossError(
             "class weights with soft targets or label smoothing leave no bound from the losses; "
             "drop the one or the other"
         )
@@ -144,7 +148,7 @@ def _cross_entropy(
         distribution = targets.detach().double().cpu()
     else:
         if bool((targets == loss.ignore_index).any()):
-            raise ValueError("targets contain ignore_index; leave these rows out")
+            raise UnboundedLossError("targets contain ignore_index; leave these rows out")
         distribution = torch.nn.functional.one_hot(targets.cpu(), n_outputs).double()
     if not soft:
         if loss.weight is not None:
@@ -160,12 +164,12 @@ def _binary_cross_entropy(
     loss: BinaryCrossEntropy, values: Floats, targets: Tensor, n_outputs: int
 ) -> tuple[Floats, Floats]:
     if n_outputs != 1:
-        raise ValueError(
+        raise UnboundedLossError(
             f"the bound for BinaryCrossEntropy is for one logit, the network has {n_outputs}"
         )
     labels = targets.detach().double().cpu().numpy().reshape(-1, 1)
     if not np.isin(labels, (0.0, 1.0)).all():
-        raise ValueError("targets of BinaryCrossEntropy must be 0 or 1 for this bound")
+        raise UnboundedLossError("targets of BinaryCrossEntropy must be 0 or 1 for this bound")
     weight = np.ones(len(labels))
     if loss.positive_weight is not None:
         weight[labels[:, 0] == 1] *= float(loss.positive_weight)

@@ -1,0 +1,400 @@
+"""Jacobians of a network at the rows of a data set, as an analysis and as features."""
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin, is_classifier
+from sklearn.utils import get_tags
+from sklearn.utils.validation import check_is_fitted
+
+from sharpfit.analysers.between_rows import BetweenRows, between_rows
+from sharpfit.analysers.jacobian_space import (
+    AnalysedFunction,
+    analysed_function,
+    check_features,
+)
+from sharpfit.analysers.row_norms import (
+    layer_summary,
+    logit_norms,
+    output_norms,
+    row_features,
+    variation_near_rows,
+)
+from sharpfit.bridge import Problem, as_problem, unwrap
+from sharpfit.jacobian import (
+    Coverage,
+    JacobianNorms,
+    LocalVariation,
+    coverage,
+    local_variation,
+    margin_gradients,
+)
+from sharpfit.theory.intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
+
+__all__ = ["JacobianProfiler"]
+
+QUANTILE_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+_NORM_FEATURES = ("spectral_norm", "frobenius_norm")
+_MARGIN_FEATURES = ("margin_gradient_norm", "normalised_margin")
+
+
+class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
+    """Profile the input-output Jacobian of a network over the rows of a data set.
+
+    `fit` summarises the norms at the rows and how the network varies between them;
+    `transform` describes every row by how sensitive the network is there and how far, to first
+    order, the decision boundary lies.
+
+    The norms at the rows are exact or carry error bounds. The slopes are proved lower bounds on
+    the Lipschitz constant; what happens between the rows is an estimate from below.
+
+    Parameters
+    ----------
+    estimator : estimator object
+        A ``NetworkClassifier``, ``NetworkRegressor`` or skorch net, or a pipeline, search,
+        frozen estimator or target transformation around one.
+    output : {"logits", "probabilities", "margin", "loss"}, default="logits"
+        What the summary and `score` differentiate: the network's outputs, their softmax (for one
+        logit the sigmoid), the margin of the predicted class, or the loss (needs y).
+    space : {"network", "input"}, default="network"
+        With respect to what: the network's input, or the raw rows in front of affine
+        preprocessing (other preprocessing is refused).
+    prefit : "auto" or bool, default="auto"
+        "auto" analyses a trained estimator as it is and trains a clone otherwise; True refuses an
+        untrained one; False always trains a clone. scikit-learn clones the steps of a pipeline
+        when it cross-validates, and a clone is untrained: use
+        ``JacobianProfiler(FrozenEstimator(network))`` as a step. Features of a network that was
+        trained on the same rows are in-sample: rows it has not seen look different. Fit what
+        follows on held-out rows, or cross-fit.
+    dtype : torch.dtype, optional
+        Floating dtype of the analysis; the network's own by default.
+    tol : float, default=1e-3
+        Relative error at which norms of large Jacobians (more than 64 outputs and inputs) count
+        as found; smaller ones are exact.
+    batch_size : int or "auto", default="auto"
+        Rows of a chunk.
+    memory_budget : int, default=2**28
+        Bytes that a chunk may use when `batch_size` is "auto".
+    random_state : int, default=0
+        Seed of start vectors, probes and of the rows whose surroundings are looked at.
+
+    Attributes
+    ----------
+    norms_ : ndarray of shape (n,)
+        Spectral norms of the Jacobian of `output` at the rows.
+    max_norm_, mean_norm_ : float
+        Their largest and mean value.
+    norm_error_ : float
+        Largest distance of any of them from a true singular value; 0 where exact.
+    quantiles_ : ndarray of shape (5,)
+        Their quantiles at levels .05, .25, .5, .75 and .95.
+    layer_norms_ : dict of str to float
+        Mean spectral norm of each layer's own Jacobian, in the order of the calls.
+    alignment_ : float or None
+        Mean ratio of the network's norm to the product of its layers' (see
+        `sharpfit.jacobian.LayerNorms`). None unless the network is a chain of layers.
+    slope_bound_ : float
+        Largest slope of `output` between rows, over all pairs up to 20 000 rows and over 10
+        nearest neighbours beyond: no Lipschitz constant is smaller. The slope of logits is taken
+        where `output` is "margin" or "loss".
+    n_duplicate_pairs_ : int
+        Pairs of equal rows, which have no slope.
+    local_variation_ : float
+        Largest norm found around up to 512 rows (on the segments to the nearest neighbours and at
+        half that distance in a random direction) over the largest at these rows; see `variation`.
+        Of the logits where `output` is "margin" or "loss".
+    margin_constant_ : float
+        Empirical Lipschitz constant of the margin of the true class, see
+        `sharpfit.jacobian.empirical_margin_constant`. Classifiers, only if y was given.
+    margin_contradicted_ : bool
+        Whether pairs of rows show a larger margin slope than any gradient at a row. Likewise.
+    n_conflicting_pairs_ : int
+        Pairs of equal rows with different targets. Only if y was given.
+    loss_slope_bound_ : float
+        Lower bound on the Lipschitz constant of the probabilities or predictions that follows
+        from the losses alone. Only if y was given and the loss has one.
+    estimator_ : estimator object
+        The trained estimator.
+    refitted_ : bool
+        Whether `estimator_` is a trained clone.
+    n_features_in_ : int
+        Number of features of a row.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if the rows were a data frame with string names.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_moons
+    >>> from sharpfit import JacobianProfiler, NetworkClassifier
+    >>> X, y = make_moons(200, noise=0.1, random_state=0)
+    >>> network = NetworkClassifier(max_epochs=5, random_state=0).fit(X, y)
+    >>> profiler = JacobianProfiler(network).fit(X, y)
+    >>> profiler.slope_bound_ <= profiler.margin_constant_ * 2, profiler.refitted_
+    (True, False)
+    >>> profiler.transform(X[:3]).shape
+    (3, 4)
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        output: str = "logits",
+        space: str = "network",
+        prefit: Any = "auto",
+        dtype: torch.dtype | None = None,
+        tol: float = 1e-3,
+        batch_size: int | str = "auto",
+        memory_budget: int = 2**28,
+        random_state: int = 0,
+    ):
+        self.estimator = estimator
+        self.output = output
+        self.space = space
+        self.prefit = prefit
+        self.dtype = dtype
+        self.tol = tol
+        self.batch_size = batch_size
+        self.memory_budget = memory_budget
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> "JacobianProfiler":
+        """Profile the network at the rows, training a clone first where needed.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Rows, as the estimator takes them.
+        y : array-like of shape (n,) or (n, k), optional
+            Targets; required to train a clone and for ``output="loss"``.
+
+        Returns
+        -------
+        JacobianProfiler
+        """
+        self._check_parameters(y)
+        problem = as_problem(self.estimator, X, y, prefit=self.prefit, dtype=self.dtype)
+        check_features(self, X, reset=True)
+        function = analysed_function(problem, self.space)
+        self.estimator_ = problem.estimator
+        self.refitted_ = problem.refitted
+        settings = self._settings()
+        logits = logit_norms(problem, function, **settings)
+        norms = logits
+        if self.output != "logits":
+            norms = output_norms(problem, function, self.output, **settings)
+        self._store_norms(logits, norms)
+        self.layer_norms_, self.alignment_ = layer_summary(problem, **settings)
+        self.local_variation_ = variation_near_rows(function, output=self._values(), **settings)
+        self._store_pairs(between_rows(problem, function, logits, output=self._values()))
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float64]:
+        """Describe rows by the Jacobian of the network's logits or predictions there.
+
+        The columns do not depend on `output`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n, 4), or (n, 2) for regressors
+            Spectral norm; Frobenius norm; for classifiers also the norm of the gradient of the
+            margin between the predicted class and the runner-up, and that margin over its
+            gradient's norm: to first order, the distance to the decision boundary. A gradient
+            below a millionth of the largest one at `fit` counts as that.
+        """
+        problem, function = self._problem(X)
+        norms = logit_norms(problem, function, **self._settings())
+        return row_features(norms, self._gradient_scale)
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Return the names of the columns of `transform`.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of str
+        """
+        check_is_fitted(self, "estimator_")
+        margins = _MARGIN_FEATURES if self._is_classifier() else ()
+        return np.array([*_NORM_FEATURES, *margins], dtype=object)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return minus the largest norm of the Jacobian of `output` at rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Rows.
+        y : array-like of shape (n,) or (n, k), optional
+            Targets; needed for ``output="loss"`` only.
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self, "estimator_")
+        self._check_parameters(y)
+        problem, function = self._problem(X, y)
+        norms = output_norms(problem, function, self.output, **self._settings())
+        return -float(norms.spectral.max())
+
+    def attribution(self, X: Any) -> NDArray[np.floating]:
+        """Return how fast the margin moves with each input feature, at every row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n, ...)
+            Gradient of the margin between the predicted class and the runner-up, in `space`;
+            for regressors with one output, of the prediction.
+        """
+        _, function = self._problem(X)
+        targets = None
+        if not self._is_classifier():
+            if function.outputs().shape[1] > 1:
+                raise ValueError("attribution is for classifiers and regressors with one output")
+            targets = torch.ones(len(function.inputs), dtype=torch.int64)
+            targets = targets.to(function.inputs.device)
+        _, gradients = margin_gradients(
+            function.module,
+            function.inputs,
+            targets=targets,
+            batch_size=self.batch_size,
+            memory_budget=self.memory_budget,
+        )
+        return gradients.cpu().numpy()
+
+    def variation(self, X: Any, **settings: Any) -> LocalVariation:
+        """Estimate how much the Jacobian varies between and around rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Rows.
+        **settings
+            `n_neighbours`, `n_steps`, `n_directions` and `radius` of `local_variation`.
+
+        Returns
+        -------
+        sharpfit.jacobian.LocalVariation
+        """
+        _, function = self._problem(X)
+        return local_variation(
+            function.module,
+            function.inputs,
+            output=self._values(),
+            **self._settings(),
+            **settings,
+        )
+
+    def coverage(self, X: Any, *, confidence: float = 0.95) -> Coverage:
+        """Measure how much of the distribution lies near a random half of the rows.
+
+        Distances are taken between the rows as they are given, so that nothing in them was
+        fitted to the sample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Independent rows.
+        confidence : float, default=0.95
+            Probability with which each of its statements holds.
+
+        Returns
+        -------
+        sharpfit.jacobian.Coverage
+        """
+        check_is_fitted(self, "estimator_")
+        rows = X.to_numpy() if hasattr(X, "to_numpy") else X
+        return coverage(rows, confidence=confidence, random_state=self.random_state)
+
+    def intrinsic_dimension(self, X: Any, **settings: Any) -> IntrinsicDimension:
+        """Estimate the intrinsic dimension of rows, in `space`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Rows.
+        **settings
+            `estimator`, `confidence` and `n_subsamples` of the function of this name.
+
+        Returns
+        -------
+        sharpfit.theory.intrinsic_dimension.IntrinsicDimension
+        """
+        _, function = self._problem(X)
+        points = function.inputs.detach().cpu().numpy()
+        return intrinsic_dimension(points, random_state=self.random_state, **settings)
+
+    def _problem(self, X: Any, y: Any = None) -> tuple[Problem, AnalysedFunction]:
+        check_is_fitted(self, "estimator_")
+        check_features(self, X, reset=False)
+        problem = as_problem(self.estimator_, X, y, prefit=True, dtype=self.dtype)
+        return problem, analysed_function(problem, self.space)
+
+    def _store_norms(self, logits: JacobianNorms, norms: JacobianNorms) -> None:
+        gradients = logits.margin_gradient
+        self._gradient_scale = 0.0 if gradients is None else float(gradients.max())
+        self.norms_ = norms.spectral
+        self.max_norm_ = float(norms.spectral.max())
+        self.mean_norm_ = float(norms.spectral.mean())
+        self.norm_error_ = float(norms.spectral_error.max())
+        self.quantiles_ = np.quantile(norms.spectral, QUANTILE_LEVELS)
+
+    def _store_pairs(self, pairs: BetweenRows) -> None:
+        for field in fields(pairs):
+            self.__dict__.pop(field.name, None)  # an earlier fit may have had targets
+            value = getattr(pairs, field.name)
+            if value is not None:
+                setattr(self, field.name, value)
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "tol": self.tol,
+            "batch_size": self.batch_size,
+            "memory_budget": self.memory_budget,
+            "random_state": self.random_state,
+        }
+
+    def _values(self) -> str:
+        """Name the values whose variation between rows is looked at."""
+        return "probabilities" if self.output == "probabilities" else "logits"
+
+    def _is_classifier(self) -> bool:
+        return is_classifier(unwrap(self.estimator_).network)
+
+    def _check_parameters(self, y: Any) -> None:
+        outputs = ("logits", "probabilities", "margin", "loss")
+        if self.output not in outputs:
+            raise ValueError(f"output must be one of {outputs}, got {self.output!r}")
+        if self.space not in ("network", "input"):
+            raise ValueError(f"space must be 'network' or 'input', got {self.space!r}")
+        if self.output == "loss" and y is None:
+            raise ValueError("y is None, but output='loss' needs the targets; pass y")
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        text = super().__repr__(N_CHAR_MAX)
+        if not hasattr(self, "refitted_"):
+            return text
+        how = "trained a clone" if self.refitted_ else "analysed as given"
+        return f"{text}  # largest norm {self.max_norm_:.3g} ({how})"
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags = get_tags(self.estimator).input_tags
+        return tags
