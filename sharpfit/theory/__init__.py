@@ -10,6 +10,7 @@ from sharpfit.theory.confidence import (
     kl_inverse,
 )
 from sharpfit.theory.covering_bound import covering_form, exceptions_form
+from sharpfit.theory.floor import bound_floor
 from sharpfit.theory.form import FormCurve
 from sharpfit.theory.geometry import (
     DEFAULT_CAPACITIES,
@@ -34,6 +35,7 @@ __all__ = [
     "Plan",
     "available_forms",
     "binary_kl",
+    "bound_floor",
     "clipped_residuals",
     "clopper_pearson_lower",
     "clopper_pearson_upper",

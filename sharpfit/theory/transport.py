@@ -18,8 +18,8 @@ from scipy.spatial.distance import cdist
 __all__ = ["Plan", "optimal_plan", "transport_cost"]
 
 # Above this many admissible pairs the linear program for masses that do not divide each other is
-# replaced by a rounded assignment.
-_LARGEST_LINEAR_PROGRAM = 20_000
+# replaced by a rounded assignment. For halves of h and h + 1 points it costs at most 1/h more.
+_LARGEST_LINEAR_PROGRAM = 2500
 _MOST_COPIES = 4
 # Below this share of admissible pairs the sparse assignment solver is the faster one.
 _SPARSE_DENSITY = 0.04
