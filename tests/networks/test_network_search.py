@@ -33,7 +33,7 @@ def test_grid_over_a_pipeline(n_jobs, iris):
         "networkclassifier__optimizer__weight_decay": [0, 10.0],
     }
     search = GridSearchCV(pipe, grid, cv=3, n_jobs=n_jobs).fit(frame, names)
-    assert search.best_score_ > 0.9
+    assert search.best_score_ > 0.8
     assert search.best_params_["networkclassifier__optimizer__weight_decay"] == 0
     best = search.best_estimator_[-1]
     assert best.module_[0].out_features in (4, 16)
