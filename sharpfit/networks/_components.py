@@ -17,6 +17,7 @@ from sharpfit.networks.datasets import (
     WeightedBatches,
     can_slice,
     slicing_loader,
+    tensors_of,
     underlying_dataset,
 )
 from sharpfit.networks.modules import MultilayerPerceptron
@@ -83,6 +84,10 @@ class NetworkComponents(NeuralNet):
                 self.callbacks = params.pop("callbacks")
             return super().set_params(**params)
         module = getattr(self, "module_", None)
+        for name, value in params.items():
+            if name.startswith("optimizer__") and "param_groups" not in name:
+                # skorch changes the optimiser only, and the next fit would return to the old value.
+                setattr(self, name, value)
         with self._own_randomness():
             super().set_params(**params)
         if getattr(self, "module_", None) is not module:
@@ -189,6 +194,7 @@ class NetworkComponents(NeuralNet):
 
     def get_iterator(self, dataset, training=False):
         """Return a loader of batches; training rows are shuffled unless told otherwise."""
+        dataset = tensors_of(dataset)
         rows = underlying_dataset(dataset)
         kwargs = self.get_params_for("iterator_train" if training else "iterator_valid")
         iterator = self.iterator_train if training else self.iterator_valid
