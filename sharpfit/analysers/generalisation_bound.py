@@ -1,19 +1,20 @@
 """A bound on the error of a network from the rows it was trained on."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sharpfit.analysers.bound import BoundSettings, ProblemBound, bound_of_problem
-from sharpfit.bridge import as_problem, unwrap
-from sharpfit.theory import DEFAULT_CAPACITIES
+from sharpfit.analysers.bound.arguments import check_rows
+from sharpfit.analysers.bound.statement import statement
+from sharpfit.bridge import as_problem
+from sharpfit.theory import DEFAULT_CAPACITIES, curve_table
+from sharpfit.theory.intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
 
 __all__ = ["GeneralisationBound"]
 
@@ -194,7 +195,7 @@ class GeneralisationBound(MetaEstimatorMixin, BaseEstimator):
         GeneralisationBound
         """
         settings = self._settings()
-        self._check_rows(X, y, fit_params)
+        check_rows(self.estimator, X, y, fit_params, self.loss_bound)
         problem = as_problem(self.estimator, X, y, prefit=self.prefit)
         result = bound_of_problem(problem, y, settings)
         self.estimator_ = problem.estimator
@@ -217,7 +218,7 @@ class GeneralisationBound(MetaEstimatorMixin, BaseEstimator):
         float
         """
         check_is_fitted(self, "estimator_")
-        self._check_rows(X, y, {})
+        check_rows(self.estimator_, X, y, {}, self.loss_bound)
         problem = as_problem(self.estimator_, X, y, prefit=True)
         return -bound_of_problem(problem, y, self._settings()).bound.value
 
@@ -227,57 +228,53 @@ class GeneralisationBound(MetaEstimatorMixin, BaseEstimator):
         Returns
         -------
         dict of str to ndarray of shape (n_points,)
-            Columns ``form``, ``scale``, ``radius``, ``capacity``, ``empirical_risk``,
-            ``geometry_cost``, ``deviation``, ``n_exceptions`` and ``bound``.
+            See :func:`~sharpfit.theory.curve_table`.
         """
         check_is_fitted(self, "bound_")
-        curves = self._result.bound.curves
-        columns = {
-            "scale": "scales",
-            "radius": "radii",
-            "capacity": "capacities",
-            "empirical_risk": "risks",
-            "geometry_cost": "geometry",
-            "deviation": "deviations",
-            "n_exceptions": "exceptions",
-            "bound": "values",
+        return curve_table(self._result.bound.curves)
+
+    def floor(self, metrics: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return what no network gets below on these rows, for every form of the bound.
+
+        See :func:`~sharpfit.theory.bound_floor`. Other metrics can be compared; choosing among
+        ``k`` of them by looking costs the bound ``log k``.
+
+        Parameters
+        ----------
+        metrics : dict of str to array-like of shape (n_samples, d), optional
+            The rows of the fit in other spaces, by name.
+
+        Returns
+        -------
+        dict
+            Floor by form, or by name of the metric and form if ``metrics`` are given.
+        """
+        check_is_fitted(self, "bound_")
+        own = self._result.floor(self._settings())
+        if metrics is None:
+            return own
+        others = {
+            name: self._result.in_metric(rows, self._settings()).floor(self._settings())
+            for name, rows in metrics.items()
         }
-        forms = np.concatenate([np.full(len(curve.values), curve.form) for curve in curves])
-        return {"form": forms} | {
-            column: np.concatenate([getattr(curve, name) for curve in curves])
-            for column, name in columns.items()
-        }
+        return {"current": own} | others
+
+    def intrinsic_dimension(self) -> IntrinsicDimension:
+        """Estimate the intrinsic dimension of the rows in the metric of the bound.
+
+        Distances to neighbours shrink like ``n ** (-1 / dimension)``: a high dimension explains a
+        large geometry term.
+
+        Returns
+        -------
+        IntrinsicDimension
+        """
+        check_is_fitted(self, "bound_")
+        return intrinsic_dimension(self._result.features, random_state=self.random_state)
 
     def _settings(self) -> BoundSettings:
         names = BoundSettings.__dataclass_fields__
         return BoundSettings(**{name: getattr(self, name) for name in names})
-
-    def _check_rows(self, X: Any, y: Any, fit_params: dict[str, Any]) -> None:
-        for name in fit_params:
-            raise TypeError(
-                f"{name} is refused: the bound is on the error of a fresh row drawn like each of "
-                "these rows, independent of the others. "
-                + (
-                    "Rows within a group are not independent; keep one row per group."
-                    if name == "groups"
-                    else "It has no place for it."
-                )
-            )
-        network = unwrap(self.estimator).network
-        if y is None:
-            raise ValueError("y is None, but a bound on the error needs the targets; pass y.")
-        if sparse.issparse(X):
-            raise TypeError("X is sparse; networks and distances need X.toarray().")
-        if is_regressor(network) and self.loss_bound is None:
-            raise ValueError(
-                "loss_bound=None: the bound of a regressor is on min(1, |f(x) - y| / loss_bound); "
-                "choose the residual at which you clip, in units of y, before looking at the rows."
-            )
-        if is_classifier(network) and self.loss_bound is not None:
-            raise ValueError(
-                f"loss_bound={self.loss_bound!r} is for regressors; the bound of a classifier is "
-                "on its frequency of errors. Leave it out."
-            )
 
     def _store(self, result: ProblemBound) -> None:
         bound = result.bound
@@ -353,24 +350,29 @@ class GeneralisationBound(MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self, "estimator_")
         return self.estimator_.decision_function(X)
 
-    def _statement(self) -> str:
-        """Say in one line what the bound says."""
-        kind = "certified" if self.certified_ else "estimate"
-        percent = f"{100 * self.confidence:.4g} %"
-        what = "error" if self.loss_bound is None else f"clipped loss / {self.loss_bound:g}"
-        if self.vacuous_:
-            return f"vacuous ({kind}): {what} <= {self.bound_:.3g}, which says nothing"
-        return f"{kind}: {what} <= {_rounded_up(self.bound_)} with confidence {percent}"
+    def statement(self) -> str:
+        """Say in one line what the bound says, and of which kind it is.
+
+        Returns
+        -------
+        str
+        """
+        return statement(
+            self.bound_,
+            certified=self.certified_,
+            confidence=self.confidence,
+            loss_bound=self.loss_bound,
+        )
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         text = super().__repr__(N_CHAR_MAX)
-        return f"{text}  # {self._statement()}" if hasattr(self, "bound_") else text
+        return f"{text}  # {self.statement()}" if hasattr(self, "bound_") else text
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
         bundle = super()._repr_mimebundle_(**kwargs)
         if "text/html" in bundle and hasattr(self, "bound_"):
             refitted = "trained a clone" if self.refitted_ else "analysed as given"
-            bundle["text/html"] += f"<p>{self._statement().replace('<', '&lt;')} ({refitted})</p>"
+            bundle["text/html"] += f"<p>{self.statement().replace('<', '&lt;')} ({refitted})</p>"
         return bundle
 
     def __sklearn_tags__(self) -> Any:
@@ -382,9 +384,3 @@ class GeneralisationBound(MetaEstimatorMixin, BaseEstimator):
         tags.target_tags = inner.target_tags
         tags.input_tags = inner.input_tags
         return tags
-
-
-def _rounded_up(bound: float) -> str:
-    """Write a bound with two digits, never below itself."""
-    decimals = max(2, 1 - math.floor(math.log10(bound)))
-    return f"{math.ceil(bound * 10**decimals) / 10**decimals:.{decimals}f}"

@@ -11,7 +11,7 @@ from sharpfit.theory.confidence import (
 )
 from sharpfit.theory.covering_bound import covering_form, exceptions_form
 from sharpfit.theory.floor import bound_floor
-from sharpfit.theory.form import FormCurve
+from sharpfit.theory.form import FormCurve, curve_table
 from sharpfit.theory.geometry import (
     DEFAULT_CAPACITIES,
     DEFAULT_SCALES,
@@ -40,6 +40,7 @@ __all__ = [
     "clopper_pearson_lower",
     "clopper_pearson_upper",
     "covering_form",
+    "curve_table",
     "dkw_deviation",
     "exception_counts",
     "exceptions_form",

@@ -4,7 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["FormCurve"]
+__all__ = ["FormCurve", "curve_table"]
+
+_COLUMNS = {
+    "scale": "scales",
+    "radius": "radii",
+    "capacity": "capacities",
+    "empirical_risk": "risks",
+    "geometry_cost": "geometry",
+    "deviation": "deviations",
+    "n_exceptions": "exceptions",
+    "bound": "values",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,3 +76,24 @@ class FormCurve:
     def best_value(self) -> float:
         """Bound at the best point."""
         return float(self.values[self.best])
+
+
+def curve_table(curves: tuple[FormCurve, ...]) -> dict[str, np.ndarray]:
+    """Put the terms of several forms into one table.
+
+    Parameters
+    ----------
+    curves : tuple of FormCurve
+        Of one bound.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n_points,)
+        Columns ``form``, ``scale``, ``radius``, ``capacity``, ``empirical_risk``,
+        ``geometry_cost``, ``deviation``, ``n_exceptions`` and ``bound``.
+    """
+    forms = np.concatenate([np.full(len(curve.values), curve.form) for curve in curves])
+    return {"form": forms} | {
+        column: np.concatenate([getattr(curve, name) for curve in curves])
+        for column, name in _COLUMNS.items()
+    }

@@ -14,6 +14,7 @@ from sharpfit.bridge import Problem, affine_map
 from sharpfit.theory import (
     Bound,
     Geometry,
+    bound_floor,
     clipped_residuals,
     generalisation_bound,
     logit_margins,
@@ -49,6 +50,18 @@ class ProblemBound:
     features: np.ndarray
     outcomes: dict[str, Any]
 
+    def floor(self, settings: BoundSettings) -> dict[str, float]:
+        """Return the floor of every form on these rows, see ``sharpfit.theory.bound_floor``."""
+        outcomes = {key: value for key, value in self.outcomes.items() if key != "loss_bound"}
+        return bound_floor(self.geometry, self.features, **outcomes, confidence=settings.confidence)
+
+    def in_metric(self, rows: Any, settings: BoundSettings) -> "ProblemBound":
+        """Return the same with the geometry of the rows in another space."""
+        features = numeric_rows(rows)
+        reference = self.geometry.reference if self.geometry.reference_given else None
+        geometry = _geometry(features, self.outcomes, settings, reference)
+        return dataclasses.replace(self, geometry=geometry, features=features)
+
 
 def bound_of_problem(problem: Problem, y: Any, settings: BoundSettings) -> ProblemBound:
     """Bound the error of a fitted network from rows and targets.
@@ -81,20 +94,7 @@ def bound_of_problem(problem: Problem, y: Any, settings: BoundSettings) -> Probl
         targets = numeric_rows(y)
         outcomes = {"targets": targets, "loss_bound": _loss_bound(settings)}
         values, factor = _predictions(problem, outputs)
-    geometry = cached_geometry(
-        space.features,
-        outcomes,
-        memory=settings.memory,
-        scales=settings.scales,
-        capacities=tuple(settings.capacities),
-        radii=settings.radii,
-        reference=space.reference,
-        n_splits=settings.n_splits,
-        chunk_size=settings.chunk_size,
-        random_state=settings.random_state,
-        n_jobs=settings.n_jobs,
-        verbose=settings.verbose,
-    )
+    geometry = _geometry(space.features, outcomes, settings, space.reference)
     result = lipschitz_result(problem, space, settings.lipschitz, values, factor)
     if classification:
         evidence = {"margins": values - result.slack, "radii": result.radii}
@@ -124,6 +124,28 @@ def bound_of_problem(problem: Problem, y: Any, settings: BoundSettings) -> Probl
         geometry=geometry,
         features=space.features,
         outcomes=outcomes,
+    )
+
+
+def _geometry(
+    features: np.ndarray,
+    outcomes: dict[str, Any],
+    settings: BoundSettings,
+    reference: np.ndarray | None,
+) -> Geometry:
+    return cached_geometry(
+        features,
+        outcomes,
+        memory=settings.memory,
+        scales=settings.scales,
+        capacities=tuple(settings.capacities),
+        radii=settings.radii,
+        reference=reference,
+        n_splits=settings.n_splits,
+        chunk_size=settings.chunk_size,
+        random_state=settings.random_state,
+        n_jobs=settings.n_jobs,
+        verbose=settings.verbose,
     )
 
 

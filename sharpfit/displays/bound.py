@@ -1,0 +1,170 @@
+"""Figure of a generalisation bound: its terms against the scale."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from sharpfit.analysers import GeneralisationBound
+
+__all__ = ["BoundDisplay"]
+
+_TERMS = (
+    ("geometry_cost", "geometry", "#4c78a8"),
+    ("risk", "empirical risk", "#f58518"),
+    ("deviation", "deviation", "#bab0ac"),
+)
+
+
+class BoundDisplay:
+    """Terms of a generalisation bound, stacked against the scale or the radius.
+
+    At small scales (wide ramps) the empirical risk dominates, at large ones the geometry. All
+    points of the curve hold at once, so the smallest was chosen. Above 1 the bound is vacuous.
+
+    Parameters
+    ----------
+    curve : dict of str to ndarray
+        Table of the terms of all forms, from :meth:`~sharpfit.GeneralisationBound.curve`.
+    form : str
+        The form that gave the bound.
+    statement : str
+        What the bound says, in one line.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        Axes of the last plot.
+    figure_ : matplotlib.figure.Figure
+        Figure of the last plot.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_moons
+    >>> from sharpfit import BoundDisplay, GeneralisationBound, NetworkClassifier
+    >>> X, y = make_moons(200, noise=0.05, random_state=0)
+    >>> analysis = GeneralisationBound(NetworkClassifier(max_epochs=10, random_state=0))
+    >>> display = BoundDisplay.from_estimator(analysis.fit(X, y)).plot()
+    >>> display.ax_.get_ylabel()
+    'bound on the error'
+    """
+
+    def __init__(self, *, curve: dict[str, np.ndarray], form: str, statement: str):
+        self.curve = curve
+        self.form = form
+        self.statement = statement
+
+    @classmethod
+    def from_estimator(cls, analysis: GeneralisationBound) -> "BoundDisplay":
+        """Take the terms from a fitted analysis.
+
+        Parameters
+        ----------
+        analysis : GeneralisationBound
+            Fitted.
+
+        Returns
+        -------
+        BoundDisplay
+        """
+        check_is_fitted(analysis, "bound_")
+        return cls(curve=analysis.curve(), form=analysis.method_, statement=analysis.statement())
+
+    def frame(self) -> Any:
+        """Return the numbers behind the figure.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per form and grid point.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self.curve)
+
+    def plot(self, ax: Any = None, *, form: str | None = None) -> "BoundDisplay":
+        """Draw the terms of one form.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; new ones by default.
+        form : str, optional
+            Form to draw; the one that gave the bound by default.
+
+        Returns
+        -------
+        BoundDisplay
+
+        Raises
+        ------
+        ValueError
+            If the form was not evaluated.
+        """
+        form = self.form if form is None else form
+        if form not in self.curve["form"]:
+            available = sorted(set(self.curve["form"]))
+            raise ValueError(f"form={form!r} was not evaluated; choose one of {available}.")
+        if ax is None:
+            _, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+        rows = self.curve["form"] == form
+        columns = {name: values[rows] for name, values in self.curve.items()}
+        by_scale = np.isfinite(columns["scale"]).all()
+        grid = columns["scale"] if by_scale else columns["radius"]
+        chosen = self._chosen(columns)
+        heights = self._heights(columns)
+        if len(grid) == 1:
+            self._draw_bar(ax, grid, heights)
+        else:
+            colours = [colour for _, _, colour in _TERMS]
+            labels = [label for _, label, _ in _TERMS]
+            ax.stackplot(grid, *heights, colors=colours, labels=labels, alpha=0.85)
+            ax.set_xscale("log")
+            ax.set_xlim(grid[0], grid[-1])
+        bound = columns["bound"][chosen]
+        top = max(1.25, 1.1 * bound)
+        ax.axhspan(1.0, top, facecolor="0.5", alpha=0.25, zorder=3)
+        ax.axhline(1.0, color="0.25", linewidth=0.8, zorder=3)
+        ax.text(
+            0.98,
+            1.02,
+            "vacuous",
+            transform=ax.get_yaxis_transform(),
+            ha="right",
+            color="0.2",
+            zorder=4,
+        )
+        marker = f"chosen: {bound:.3g}"
+        ax.plot(grid[chosen], bound, "o", color="black", markersize=6, label=marker, zorder=5)
+        ax.set_ylim(0.0, top)
+        ax.set_xlabel(
+            "scale s (1 / unit of the metric)" if by_scale else "radius (unit of the metric)"
+        )
+        ax.set_ylabel("bound on the error")
+        ax.set_title(f"{form.replace('_', '-')} form: {self.statement}", fontsize="medium")
+        ax.legend(loc="best", framealpha=0.9)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    @staticmethod
+    def _chosen(columns: dict[str, np.ndarray]) -> int:
+        telling = columns["geometry_cost"] + columns["deviation"] < 1.0
+        values = np.where(telling, columns["bound"], np.inf) if telling.any() else columns["bound"]
+        return int(np.argmin(values))
+
+    @staticmethod
+    def _heights(columns: dict[str, np.ndarray]) -> list[np.ndarray]:
+        risk = columns["bound"] - columns["geometry_cost"] - columns["deviation"]
+        terms = {**columns, "risk": np.maximum(risk, 0.0)}
+        # Where a scale is not admissible the bound is infinite; the axes end well below.
+        return [np.nan_to_num(terms[name], posinf=1e6) for name, _, _ in _TERMS]
+
+    @staticmethod
+    def _draw_bar(ax: Any, grid: np.ndarray, heights: list[np.ndarray]) -> None:
+        width = 0.2 * float(grid[0]) or 0.2
+        below = np.zeros(1)
+        for (_, label, colour), height in zip(_TERMS, heights, strict=True):
+            ax.bar(grid, height, width, bottom=below, color=colour, label=label, alpha=0.85)
+            below = below + height
+        ax.set_xlim(grid[0] - 2 * width, grid[0] + 2 * width)
