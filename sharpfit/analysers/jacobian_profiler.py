@@ -15,8 +15,10 @@ from sharpfit.analysers.jacobian_space import (
     AnalysedFunction,
     analysed_function,
     check_features,
+    check_request,
 )
 from sharpfit.analysers.row_norms import (
+    as_seed,
     layer_summary,
     logit_norms,
     output_norms,
@@ -62,6 +64,10 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
     space : {"network", "input"}, default="network"
         With respect to what: the network's input, or the raw rows in front of affine
         preprocessing (other preprocessing is refused).
+    use_targets : bool, default=True
+        Whether the y of `fit` are the network's targets. False for a step in front of an
+        estimator of something else, such as a detector of misclassified rows: the y that the
+        pipeline hands down are then left alone.
     prefit : "auto" or bool, default="auto"
         "auto" analyses a trained estimator as it is and trains a clone otherwise; True refuses an
         untrained one; False always trains a clone. scikit-learn clones the steps of a pipeline
@@ -78,7 +84,7 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         Rows of a chunk.
     memory_budget : int, default=2**28
         Bytes that a chunk may use when `batch_size` is "auto".
-    random_state : int, default=0
+    random_state : int, RandomState or None, default=0
         Seed of start vectors, probes and of the rows whose surroundings are looked at.
 
     Attributes
@@ -144,16 +150,18 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         *,
         output: str = "logits",
         space: str = "network",
+        use_targets: bool = True,
         prefit: Any = "auto",
         dtype: torch.dtype | None = None,
         tol: float = 1e-3,
         batch_size: int | str = "auto",
         memory_budget: int = 2**28,
-        random_state: int = 0,
+        random_state: Any = 0,
     ):
         self.estimator = estimator
         self.output = output
         self.space = space
+        self.use_targets = use_targets
         self.prefit = prefit
         self.dtype = dtype
         self.tol = tol
@@ -175,7 +183,8 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         -------
         JacobianProfiler
         """
-        self._check_parameters(y)
+        y = y if self.use_targets else None
+        check_request(self.output, self.space, y)
         problem = as_problem(self.estimator, X, y, prefit=self.prefit, dtype=self.dtype)
         check_features(self, X, reset=True)
         function = analysed_function(problem, self.space)
@@ -244,7 +253,8 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         float
         """
         check_is_fitted(self, "estimator_")
-        self._check_parameters(y)
+        y = y if self.use_targets else None
+        check_request(self.output, self.space, y)
         problem, function = self._problem(X, y)
         norms = output_norms(problem, function, self.output, **self._settings())
         return -float(norms.spectral.max())
@@ -321,7 +331,7 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         """
         check_is_fitted(self, "estimator_")
         rows = X.to_numpy() if hasattr(X, "to_numpy") else X
-        return coverage(rows, confidence=confidence, random_state=self.random_state)
+        return coverage(rows, confidence=confidence, random_state=as_seed(self.random_state))
 
     def intrinsic_dimension(self, X: Any, **settings: Any) -> IntrinsicDimension:
         """Estimate the intrinsic dimension of rows, in `space`.
@@ -339,7 +349,7 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         """
         _, function = self._problem(X)
         points = function.inputs.detach().cpu().numpy()
-        return intrinsic_dimension(points, random_state=self.random_state, **settings)
+        return intrinsic_dimension(points, random_state=as_seed(self.random_state), **settings)
 
     def _problem(self, X: Any, y: Any = None) -> tuple[Problem, AnalysedFunction]:
         check_is_fitted(self, "estimator_")
@@ -368,7 +378,7 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
             "tol": self.tol,
             "batch_size": self.batch_size,
             "memory_budget": self.memory_budget,
-            "random_state": self.random_state,
+            "random_state": as_seed(self.random_state),
         }
 
     def _values(self) -> str:
@@ -377,15 +387,6 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _is_classifier(self) -> bool:
         return is_classifier(unwrap(self.estimator_).network)
-
-    def _check_parameters(self, y: Any) -> None:
-        outputs = ("logits", "probabilities", "margin", "loss")
-        if self.output not in outputs:
-            raise ValueError(f"output must be one of {outputs}, got {self.output!r}")
-        if self.space not in ("network", "input"):
-            raise ValueError(f"space must be 'network' or 'input', got {self.space!r}")
-        if self.output == "loss" and y is None:
-            raise ValueError("y is None, but output='loss' needs the targets; pass y")
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         text = super().__repr__(N_CHAR_MAX)

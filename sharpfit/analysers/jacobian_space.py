@@ -74,6 +74,30 @@ def analysed_function(problem: Problem, space: Space) -> AnalysedFunction:
     return AnalysedFunction(module, torch.as_tensor(rows).to(problem.inputs))
 
 
+def check_request(output: str, space: str, y: Any) -> None:
+    """Refuse an output or a space that does not exist, and a loss without targets.
+
+    Parameters
+    ----------
+    output, space : str
+    y : array-like or None
+
+    Raises
+    ------
+    ValueError
+        With the names that exist.
+    """
+    outputs = ("logits", "probabilities", "margin", "loss")
+    if output not in outputs:
+        raise ValueError(f"output must be one of {outputs}, got {output!r}")
+    if space not in ("network", "input"):
+        raise ValueError(f"space must be 'network' or 'input', got {space!r}")
+    if output == "loss" and y is None:
+        raise ValueError(
+            "output='loss' needs the targets: pass y, and leave use_targets=True if it is given"
+        )
+
+
 def check_features(estimator: Any, X: Any, *, reset: bool) -> None:
     """Remember the number and names of features, or compare them with those remembered.
 

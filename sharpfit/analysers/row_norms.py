@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils import check_random_state
 
 from sharpfit.analysers.jacobian_space import AnalysedFunction
 from sharpfit.bridge import Problem
@@ -13,6 +14,24 @@ from sharpfit.jacobian import JacobianNorms, jacobian_norms, layer_norms, local_
 # A margin over a vanishing gradient would be infinite, which no later step accepts.
 _SMALLEST_GRADIENT = 1e-6
 _LOCAL_ROWS = 512
+
+
+def as_seed(random_state: Any) -> int:
+    """Return an integer seed; None draws one without touching numpy's global state.
+
+    Parameters
+    ----------
+    random_state : int, numpy.random.RandomState or None
+
+    Returns
+    -------
+    int
+    """
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**31))
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def logit_norms(problem: Problem, function: AnalysedFunction, **settings: Any) -> JacobianNorms:
