@@ -7,6 +7,7 @@ from sharpfit.jacobian.loss_slopes import SlopeBound, UnboundedLossError, slope_
 from sharpfit.jacobian.margin_constant import MarginConstant, empirical_margin_constant
 from sharpfit.jacobian.margins import margin_gradients
 from sharpfit.jacobian.norms import JacobianNorms, jacobian_norms
+from sharpfit.jacobian.radii import certified_radii
 from sharpfit.jacobian.sample_slopes import Slopes, slopes
 from sharpfit.jacobian.variation import LocalVariation, local_variation
 from sharpfit.theory.coverage import (
@@ -27,6 +28,7 @@ __all__ = [
     "SlopeBound",
     "Slopes",
     "UnboundedLossError",
+    "certified_radii",
     "coverage",
     "empirical_margin_constant",
     "held_out_exceedance",

@@ -23,6 +23,8 @@ from sharpfit.jacobian.lipschitz.rounding import (
 )
 
 ROUNDING = 1e-10
+# torch says once per process that it copies the input.
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 
 
 def constant_of(layer, shape):

@@ -115,7 +115,7 @@ class LipschitzInterpreter(fx.Interpreter):
     constants : dict of torch.fx.Node to float
         Lipschitz constant of every node as a function of the input; 0 for constants.
     shapes : dict of torch.fx.Node to tuple of int
-        Shape of one sample for every node that depends on the input.
+        Shape of one sample for every node that is a tensor.
     layers : dict of torch.fx.Node to torch.nn.Module
         The layer called, or the layer that equals the function called, where there is one.
     rules : list of LayerRule
@@ -157,9 +157,29 @@ class LipschitzInterpreter(fx.Interpreter):
                 f"{str(error).splitlines()[0]}"
             ) from error
         self.constants[node] = self._constant(node, value)
-        if self.constants[node] > 0.0 and isinstance(value, Tensor):
+        if isinstance(value, Tensor):
             self.shapes[node] = tuple(value.shape[1:])
         return value
+
+    def values_at(self, node: fx.Node, inputs: Tensor) -> Tensor:
+        """Value of a node for given inputs, computed in float64.
+
+        Parameters
+        ----------
+        node : torch.fx.Node
+        inputs : Tensor of shape (n_samples, ...)
+
+        Returns
+        -------
+        Tensor of shape (n_samples, ...), float64, on the CPU
+        """
+        interpreter = fx.Interpreter(
+            copy.deepcopy(self.module).to(device="cpu", dtype=torch.float64),
+            garbage_collect_values=False,
+        )
+        with torch.no_grad():
+            interpreter.run(inputs.detach().to(device="cpu", dtype=torch.float64))
+        return next(value for n, value in interpreter.env.items() if n.name == node.name)
 
     def _constant(self, node: fx.Node, value: Any) -> float:
         if node.op == "output":
