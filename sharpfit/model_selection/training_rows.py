@@ -11,6 +11,10 @@ from sharpfit.networks import rows_hash
 
 Rows = Literal["training", "any"]
 
+# Names of scorers that have warned in this process. A search scores hundreds of times, and
+# Python's own once-per-place rule forgets whenever a library suspends its filters.
+_WARNED: set[str] = set()
+
 
 class TrainingRowsScorer(ABC):
     """A scorer object with scikit-learn's call signature; higher is better.
@@ -20,8 +24,8 @@ class TrainingRowsScorer(ABC):
     Parameters
     ----------
     rows : {"training", "any"}, default="training"
-        "training" warns when a network is scored on rows other than those it was fitted
-        on; "any" does not look.
+        "training" warns, once per process, when a network is scored on rows other than those
+        it was fitted on; "any" does not look.
 
     Attributes
     ----------
@@ -77,12 +81,16 @@ class TrainingRowsScorer(ABC):
         # Plain skorch nets do not record their rows; targets inside a transformation are others.
         if expected is None or parts.target_transformer is not None:
             return
+        if self.__name__ in _WARNED:
+            return
         if rows_hash(preprocess(X, parts.preprocessing), y) != expected:
+            _WARNED.add(self.__name__)
             warnings.warn(
                 f"{self.__name__} is given rows that the network was not trained on, as happens "
                 "in a search without cv=ResubstitutionSplit(): every candidate is then fitted on "
                 "a part of the rows, and the score is no statement on the refitted model. Pass "
-                "cv=ResubstitutionSplit(), or rows='any' to the scorer's factory if this is meant",
+                "cv=ResubstitutionSplit() (and an integer random_state to a halving search), or "
+                "make a scorer with rows='any' if other rows are meant",
                 UserWarning,
                 stacklevel=3,
             )
