@@ -4,7 +4,14 @@ from collections.abc import Iterator
 
 import torch
 from skorch.dataset import Dataset
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+)
 
 # Loader options under which whole batches can be sliced out of the arrays at once.
 SLICING_OPTIONS = frozenset({"batch_size", "shuffle", "drop_last", "generator"})
@@ -31,7 +38,7 @@ class TrainingRows(Dataset):
 
     def __init__(self, rows, X: torch.Tensor, y, sample_weight: torch.Tensor | None) -> None:
         super().__init__(X, y, length=len(rows))
-        self.rows = rows
+        self.rows = tensors_of(rows)
         self.sample_weight = sample_weight
 
     def __getitem__(self, index):
@@ -71,12 +78,18 @@ def underlying_dataset(dataset):
     return dataset
 
 
+def tensors_of(dataset):
+    """Return a plain skorch data set of tensors as a ``TensorDataset``, others as they are."""
+    if type(dataset) is not Dataset or not isinstance(dataset.X, torch.Tensor):
+        return dataset
+    targets = dataset.X.new_zeros(len(dataset)) if dataset.y is None else dataset.y
+    return TensorDataset(dataset.X, targets)
+
+
 def can_slice(dataset) -> bool:
     """Whether indexing `dataset` with a list of positions returns a batch of tensors."""
     dataset = underlying_dataset(dataset)
-    if isinstance(dataset, TrainingRows):
-        dataset = dataset.rows
-    return type(dataset) is Dataset and isinstance(dataset.X, torch.Tensor)
+    return isinstance(getattr(dataset, "rows", dataset), TensorDataset)
 
 
 def slicing_loader(
