@@ -182,6 +182,11 @@ class HessianSpectrum(MetaEstimatorMixin, BaseEstimator):
         HessianSpectrum
         """
         self._check_parameters()
+        if y is None:
+            raise ValueError(
+                "HessianSpectrum requires y to be passed, but the target y is None: the loss "
+                "needs the targets."
+            )
         problem = self._problem(self.estimator, X, y, self.prefit, sample_weight)
         seed = self._seed()
         result = self._spectrum(
@@ -196,7 +201,7 @@ class HessianSpectrum(MetaEstimatorMixin, BaseEstimator):
         self.refitted_ = problem.refitted
         validate_data(self, X, skip_check_array=True)
         if not hasattr(self, "n_features_in_"):
-            self.n_features_in_ = int(np.prod(np.shape(X)[1:]))
+            self.n_features_in_ = int(np.prod(np.asarray(X).shape[1:]))
         self._store(result)
         self.sharpness_ = float(self.eigenvalues_[0])
         if self.which != "largest" and (self.which == "smallest" or self.sharpness_ < 0):
