@@ -188,7 +188,7 @@ def _classes(network: NeuralNet, module: nn.Module, inputs: Tensor) -> NDArray[A
 
 
 def _is_vector(y: Any) -> bool:
-    shape = np.shape(y)
+    shape = np.asarray(y).shape
     return len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
 
 

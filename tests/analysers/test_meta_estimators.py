@@ -4,7 +4,13 @@ import pytest
 from sklearn.base import is_regressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sharpfit import HessianSpectrum, NetworkClassifier, NetworkRegressor
+from sharpfit import (
+    GeneralisationBound,
+    HessianSpectrum,
+    JacobianProfiler,
+    NetworkClassifier,
+    NetworkRegressor,
+)
 from tests.analysers.meta_estimator_checks import MetaEstimatorChecks
 
 
@@ -13,6 +19,21 @@ class TestHessianSpectrum(MetaEstimatorChecks):
 
     def analyser(self, estimator, y):
         return HessianSpectrum(estimator, n_eigenvalues=2, tol=1e-4, random_state=0)
+
+
+class TestJacobianProfiler(MetaEstimatorChecks):
+    attribute = "norms_"
+
+    def analyser(self, estimator, y):
+        return JacobianProfiler(estimator)
+
+
+class TestGeneralisationBound(MetaEstimatorChecks):
+    attribute = "bound_"
+
+    def analyser(self, estimator, y):
+        loss_bound = 5.0 if y.dtype.kind == "f" else None
+        return GeneralisationBound(estimator, loss_bound=loss_bound)
 
 
 EXPECTED_FAILURES = {
