@@ -17,6 +17,7 @@ _PUBLIC_NAMES: dict[str, str] = {
     "ResubstitutionSplit": "sharpfit.model_selection",
     "SpectrumDisplay": "sharpfit.displays",
     "TrainingRowsStopping": "sharpfit.model_selection",
+    "compare_models": "sharpfit.comparison",
     "bound_scorer": "sharpfit.model_selection",
     "jacobian_scorer": "sharpfit.model_selection",
     "make_bound_scorer": "sharpfit.model_selection",

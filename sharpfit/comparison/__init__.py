@@ -1,5 +1,7 @@
 """Do measures of trained networks go along with their generalisation gap? Honest statistics."""
 
+from sharpfit.comparison.compare import compare_models
+from sharpfit.comparison.comparison import Comparison
 from sharpfit.comparison.conditional_information import (
     ConditionalInformation,
     conditional_mutual_information,
@@ -7,13 +9,18 @@ from sharpfit.comparison.conditional_information import (
 from sharpfit.comparison.granulated import GranulatedKendall, granulated_kendall
 from sharpfit.comparison.partial import partial_rank_correlation
 from sharpfit.comparison.rank_correlation import RankCorrelation, rank_correlation
+from sharpfit.comparison.runs import Common, Run
 from sharpfit.comparison.sign_error import SignError, robust_sign_error
 
 __all__ = [
+    "Common",
+    "Comparison",
     "ConditionalInformation",
     "GranulatedKendall",
     "RankCorrelation",
+    "Run",
     "SignError",
+    "compare_models",
     "conditional_mutual_information",
     "granulated_kendall",
     "partial_rank_correlation",

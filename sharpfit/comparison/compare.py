@@ -1,0 +1,217 @@
+"""Compare many trained networks: measures against the generalisation gap."""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from sklearn.base import BaseEstimator, clone
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.utils.parallel import Parallel, delayed
+
+import sharpfit
+from sharpfit.bridge import is_trained
+from sharpfit.comparison.comparison import Comparison
+from sharpfit.comparison.runs import OWN_MEASURES, Common, Gap, Run, evaluate_run
+from sharpfit.measures import MEASURES
+
+
+def compare_models(
+    models: BaseSearchCV | Mapping[str, BaseEstimator] | Sequence[BaseEstimator],
+    X: Any,
+    y: Any,
+    X_test: Any,
+    y_test: Any,
+    *,
+    measures: Iterable[str] | None = None,
+    hyperparameters: Mapping[str, Sequence[Any]] | None = None,
+    equal: str | None = None,
+    at: float | None = None,
+    gap: Gap = "error",
+    memory: str | joblib.Memory | None = None,
+    n_jobs: int | None = None,
+    random_state: int = 0,
+    verbose: int = 0,
+) -> Comparison:
+    """Measure many networks and set the measures against their generalisation gaps.
+
+    Networks that are trained already are taken as they are; candidates of a search and
+    estimators that are not trained are cloned and trained on `X`, in parallel.
+
+    Parameters
+    ----------
+    models : fitted search, mapping of str to estimator, or sequence of estimators
+        Of a search every candidate is a run.
+    X, y : array-like
+        Training rows and targets.
+    X_test, y_test : array-like
+        Rows and targets that no network was trained or selected on.
+    measures : iterable of str, optional
+        Names from `sharpfit.measures.MEASURES`, "bound" and "selection_criterion"; all by
+        default.
+    hyperparameters : mapping of str to sequence, optional
+        Setting of every run; taken from a search by default.
+    equal : {"updates", "training_loss"}, optional
+        What the trained runs have in common: training stops there, and a run that does not
+        get there within its ``max_epochs`` is recorded and does not count. By default runs
+        are compared as they were trained.
+    at : float, optional
+        Number of updates or level of the training loss.
+    gap : {"error", "loss"}, default="error"
+        Test minus training error rate, or test minus training loss; regressors have the
+        loss only.
+    memory : path, joblib.Memory or None, default=None
+        Where finished runs are kept, each by its configuration, seed, data and version of
+        the code, so that an interrupted comparison goes on where it stopped.
+    n_jobs : int or None, default=None
+        Number of runs at a time.
+    random_state : int, default=0
+        Seed of measures that draw.
+    verbose : int, default=0
+        Verbosity of joblib's progress messages.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    TypeError
+        If `models` is of another kind.
+    ValueError
+        If an argument is out of range, or `equal` is asked of networks that are trained.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sharpfit import NetworkClassifier, compare_models
+    >>> X, y = load_iris(return_X_y=True)
+    >>> widths = [(4,), (16,), (64,)]
+    >>> networks = [
+    ...     NetworkClassifier(module__hidden=hidden, lr=0.1, max_epochs=100, random_state=0)
+    ...     for hidden in widths
+    ... ]
+    >>> compare_models(
+    ...     networks, X[::2], y[::2], X[1::2], y[1::2], measures=["sharpness"],
+    ...     hyperparameters={"hidden": widths},
+    ... )
+    Comparison: 3 runs compared as they were trained, all after 200 updates; gap = test minus ...
+    """
+    names = _measure_names(measures)
+    common = _common(equal, at)
+    if gap not in ("error", "loss"):
+        raise ValueError(f"gap must be 'error' or 'loss', got {gap!r}")
+    runs, settings = _runs(models, hyperparameters)
+    trained = {name: is_trained(estimator) for name, estimator in runs.items()}
+    if common is not None and any(trained.values()):
+        first = next(name for name, is_done in trained.items() if is_done)
+        raise ValueError(
+            f"equal={equal!r} decides where training stops, but run {first!r} is trained already; "
+            "pass unfitted estimators or a search, or equal=None"
+        )
+    evaluate = evaluate_run
+    if memory is not None:
+        store = memory if isinstance(memory, joblib.Memory) else joblib.Memory(memory, verbose=0)
+        evaluate = store.cache(evaluate_run)
+    calls = [
+        delayed(evaluate)(
+            estimator,
+            (X, y, X_test, y_test),
+            names,
+            train=not trained[name],
+            common=common,
+            gap=gap,
+            random_state=random_state,
+            version=sharpfit.__version__,
+        )
+        for name, estimator in runs.items()
+    ]
+    results = list(_evaluate_all(calls, n_jobs, verbose))
+    return Comparison(
+        names=tuple(runs),
+        runs=tuple(results),
+        hyperparameters=settings,
+        measures=tuple(names),
+        gap_kind=gap,
+        common=common,
+    )
+
+
+def _evaluate_all(calls: list[Any], n_jobs: int | None, verbose: int) -> Iterator[Run]:
+    try:
+        yield from Parallel(n_jobs=n_jobs, verbose=verbose)(calls)
+    except TerminatedWorkerError:
+        warnings.warn(
+            "a worker process died, as happens when memory runs out; the runs are repeated one at "
+            "a time, those already kept in `memory` excepted",
+            UserWarning,
+            stacklevel=3,
+        )
+        for call in calls:
+            yield from _evaluate_alone(call, verbose)
+
+
+def _evaluate_alone(call: Any, verbose: int) -> list[Run]:
+    """Evaluate one run in a process of its own, so that its death is its own."""
+    try:
+        return Parallel(n_jobs=2, verbose=verbose)([call])
+    except TerminatedWorkerError as error:
+        return [Run(status=f"worker died: {error}".splitlines()[0])]
+
+
+def _measure_names(measures: Iterable[str] | None) -> list[str]:
+    known = [*MEASURES, *OWN_MEASURES]
+    names = known if measures is None else list(measures)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"measures holds the unknown name {unknown[0]!r}; choose from {known}")
+    return names
+
+
+def _common(equal: str | None, at: float | None) -> Common | None:
+    if equal is None:
+        if at is not None:
+            raise ValueError(f"at={at!r} needs equal='updates' or equal='training_loss'")
+        return None
+    if equal not in ("updates", "training_loss"):
+        raise ValueError(f"equal must be None, 'updates' or 'training_loss', got {equal!r}")
+    if at is None or not at > 0:
+        raise ValueError(f"at must be the positive {equal} at which runs are equal, got {at!r}")
+    return Common(equal, at)  # type: ignore[arg-type]
+
+
+def _runs(
+    models: Any, hyperparameters: Mapping[str, Sequence[Any]] | None
+) -> tuple[dict[str, BaseEstimator], dict[str, list[Any]]]:
+    if isinstance(models, BaseSearchCV):
+        if not hasattr(models, "cv_results_"):
+            raise ValueError(
+                f"{type(models).__name__} is not fitted, so its candidates are not known; call fit"
+            )
+        candidates = models.cv_results_["params"]
+        runs = {
+            str(i): clone(models.estimator).set_params(**clone(parameters, safe=False))
+            for i, parameters in enumerate(candidates)
+        }
+        settings: dict[str, list[Any]] = {
+            name: [parameters.get(name) for parameters in candidates]
+            for name in sorted({key for parameters in candidates for key in parameters})
+        }
+    elif isinstance(models, Mapping):
+        runs, settings = {str(name): estimator for name, estimator in models.items()}, {}
+    elif isinstance(models, Sequence) and not isinstance(models, str):
+        runs, settings = {str(i): estimator for i, estimator in enumerate(models)}, {}
+    else:
+        raise TypeError(
+            f"models must be a fitted search, a mapping or a sequence of estimators, got "
+            f"{type(models).__name__}"
+        )
+    if hyperparameters is not None:
+        settings = {name: list(hyperparameters[name]) for name in hyperparameters}
+    for name, values in settings.items():
+        if len(values) != len(runs):
+            raise ValueError(
+                f"hyperparameters[{name!r}] has {len(values)} values for {len(runs)} runs"
+            )
+    return runs, settings

@@ -1,0 +1,301 @@
+"""The result of a comparison: a table of runs and its statistics."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from sharpfit.comparison.conditional_information import (
+    ConditionalInformation,
+    conditional_mutual_information,
+)
+from sharpfit.comparison.granulated import GranulatedKendall, granulated_kendall
+from sharpfit.comparison.partial import partial_rank_correlation
+from sharpfit.comparison.rank_correlation import Kind, RankCorrelation, rank_correlation
+from sharpfit.comparison.runs import Common, Gap, Run
+from sharpfit.comparison.sign_error import SignError, robust_sign_error
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Measures and generalisation gaps of many runs.
+
+    Runs that diverged or did not finish stay in the table with their status; statistics are
+    over the runs that count, and say how many these are.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Name of every run.
+    runs : tuple of Run
+        What is known of every run.
+    hyperparameters : dict of str to list
+        Setting of every run.
+    measures : tuple of str
+        Names of the measures.
+    gap_kind : {"error", "loss"}
+        What the gap is a difference of.
+    common : Common or None
+        What the runs have in common; None for runs compared as they were trained.
+    """
+
+    names: tuple[str, ...]
+    runs: tuple[Run, ...]
+    hyperparameters: dict[str, list[Any]]
+    measures: tuple[str, ...]
+    gap_kind: Gap
+    common: Common | None
+
+    @classmethod
+    def from_table(
+        cls,
+        table: Mapping[str, Sequence[Any]],
+        measures: Sequence[str],
+        *,
+        gap: str = "gap",
+        hyperparameters: Sequence[str] = (),
+    ) -> "Comparison":
+        """Make a comparison of a table of runs that were measured elsewhere.
+
+        Parameters
+        ----------
+        table : mapping of str to sequence of length n_runs
+            Columns; a DataFrame serves.
+        measures : sequence of str
+            Columns of measures.
+        gap : str, default="gap"
+            Column of the generalisation gap.
+        hyperparameters : sequence of str, default=()
+            Columns of settings.
+
+        Returns
+        -------
+        Comparison
+
+        Raises
+        ------
+        ValueError
+            If a column is missing.
+        """
+        missing = [name for name in (gap, *measures, *hyperparameters) if name not in table]
+        if missing:
+            raise ValueError(f"table has no column {missing[0]!r}; it has {list(table)}")
+        gaps = [float(value) for value in table[gap]]
+        columns = {name: [float(value) for value in table[name]] for name in measures}
+        runs = tuple(
+            Run(
+                status="ok" if np.isfinite(value) else "no gap in the table",
+                gap=value,
+                measures={name: column[i] for name, column in columns.items()},
+            )
+            for i, value in enumerate(gaps)
+        )
+        settings = {name: list(table[name]) for name in hyperparameters}
+        return cls(
+            names=tuple(str(i) for i in range(len(runs))),
+            runs=runs,
+            hyperparameters=settings,
+            measures=tuple(measures),
+            gap_kind="error",
+            common=None,
+        )
+
+    def frame(self) -> Any:
+        """Return the table of runs.
+
+        Returns
+        -------
+        pandas.DataFrame or dict of str to list
+            One row a run: name, settings, status, updates, training and test value, gap and
+            measures. A dict of columns without pandas.
+        """
+        columns: dict[str, list[Any]] = {"run": list(self.names)}
+        columns |= self.hyperparameters
+        for name in ("status", "n_updates", "training", "test", "gap"):
+            columns[name] = [getattr(run, name) for run in self.runs]
+        for name in self.measures:
+            columns[name] = [run.measures.get(name, float("nan")) for run in self.runs]
+        return _as_frame(columns)
+
+    def correlations(
+        self,
+        kind: Kind = "kendall",
+        *,
+        given: str | None = None,
+        n_bootstrap: int = 500,
+        confidence: float = 0.95,
+        random_state: int | None = 0,
+    ) -> Any:
+        """Rank correlation of every measure with the gap, with intervals.
+
+        Parameters
+        ----------
+        kind : {"kendall", "spearman"}, default="kendall"
+            The correlation.
+        given : str, optional
+            A measure that is held fixed: does another one add anything once it is known?
+        n_bootstrap : int, default=500
+            Number of resamples behind the intervals.
+        confidence : float, default=0.95
+            Level of the intervals, each on its own.
+        random_state : int or None, default=0
+            Seed of the resamples.
+
+        Returns
+        -------
+        pandas.DataFrame or dict of str to list
+            Columns ``measure``, ``value``, ``low``, ``high``, ``p_value``,
+            ``adjusted_p_value`` and ``n_runs``, the strongest first. The adjusted p-values
+            control the false discovery rate over all measures of the table, whatever their
+            dependence (Benjamini and Yekutieli 2001).
+        """
+        settings = {
+            "kind": kind,
+            "n_bootstrap": n_bootstrap,
+            "confidence": confidence,
+            "random_state": random_state,
+        }
+        results: dict[str, RankCorrelation] = {}
+        for name in self.measures:
+            if name == given:
+                continue
+            columns = [name] if given is None else [name, given]
+            gap, values = self._complete(*columns)
+            if len(gap) < 4:
+                results[name] = _undefined(confidence, len(gap))
+            elif given is None:
+                results[name] = rank_correlation(values[0], gap, **settings)
+            else:
+                results[name] = partial_rank_correlation(values[0], gap, values[1], **settings)
+        order = sorted(results, key=lambda name: -np.nan_to_num(results[name].value, nan=-2.0))
+        table: dict[str, list[Any]] = {"measure": order}
+        for column in ("value", "low", "high", "p_value"):
+            table[column] = [getattr(results[name], column) for name in order]
+        table["adjusted_p_value"] = _adjusted(table["p_value"])
+        table["n_runs"] = [results[name].n_runs for name in order]
+        return _as_frame(table)
+
+    def granulated(self, measure: str) -> GranulatedKendall:
+        """Kendall's tau within each hyper-parameter, the others held fixed.
+
+        Parameters
+        ----------
+        measure : str
+            Name of a measure.
+
+        Returns
+        -------
+        GranulatedKendall
+        """
+        gap, (values,), settings = self._with_settings(measure)
+        return granulated_kendall(values, gap, settings)
+
+    def conditional_information(self, measure: str) -> ConditionalInformation:
+        """Return the competition's score of a measure.
+
+        Parameters
+        ----------
+        measure : str
+            Name of a measure.
+
+        Returns
+        -------
+        ConditionalInformation
+        """
+        gap, (values,), settings = self._with_settings(measure)
+        return conditional_mutual_information(values, gap, settings)
+
+    def sign_error(self, measure: str, *, n_test: int | None = None) -> SignError:
+        """Return the robust sign error of a measure.
+
+        Parameters
+        ----------
+        measure : str
+            Name of a measure.
+        n_test : int, optional
+            Number of test rows, to weigh pairs of runs by what these settle.
+
+        Returns
+        -------
+        SignError
+        """
+        gap, (values,), settings = self._with_settings(measure)
+        return robust_sign_error(values, gap, settings, n_test=n_test)
+
+    @property
+    def statement(self) -> str:
+        """What is compared, over how many runs, and what these have in common."""
+        counted = [run for run in self.runs if run.status == "ok"]
+        if self.common is not None:
+            terms = f"at equal {self.common.kind.replace('_', ' ')} ({self.common.value:g})"
+        else:
+            updates = sorted({run.n_updates for run in counted})
+            terms = "as they were trained"
+            if len(updates) > 1:
+                terms += f", after {updates[0]} to {updates[-1]} updates"
+            elif updates and updates[0]:
+                terms += f", all after {updates[0]} updates"
+        excluded = len(self.runs) - len(counted)
+        return (
+            f"{len(counted)} runs compared {terms}; gap = test minus training {self.gap_kind}"
+            + (f"; {excluded} runs do not count, see status" if excluded else "")
+        )
+
+    def __repr__(self) -> str:
+        return f"Comparison: {self.statement}"
+
+    def _complete(self, *names: str) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+        gap, values, _ = self._columns(*names)
+        return gap, values
+
+    def _with_settings(
+        self, *names: str
+    ) -> tuple[NDArray[np.float64], list[NDArray[np.float64]], dict[str, list[Any]]]:
+        if not self.hyperparameters:
+            raise ValueError(
+                "the settings of the runs are not known; pass hyperparameters= to compare_models"
+            )
+        return self._columns(*names)
+
+    def _columns(
+        self, *names: str
+    ) -> tuple[NDArray[np.float64], list[NDArray[np.float64]], dict[str, list[Any]]]:
+        """Gap, measures and settings of the runs that count and have these measures."""
+        for name in names:
+            if name not in self.measures:
+                raise ValueError(f"{name!r} was not measured; choose from {list(self.measures)}")
+        rows = [
+            i
+            for i, run in enumerate(self.runs)
+            if run.status == "ok" and all(np.isfinite(run.measures[name]) for name in names)
+        ]
+        gap = np.array([self.runs[i].gap for i in rows])
+        values = [np.array([self.runs[i].measures[name] for i in rows]) for name in names]
+        settings = {key: [column[i] for i in rows] for key, column in self.hyperparameters.items()}
+        return gap, values, settings
+
+
+def _undefined(confidence: float, n_runs: int) -> RankCorrelation:
+    nan = float("nan")
+    return RankCorrelation(nan, nan, nan, confidence, nan, n_runs)
+
+
+def _adjusted(p_values: list[float]) -> list[float]:
+    array = np.array(p_values, dtype=float)
+    adjusted = np.full(len(array), np.nan)
+    defined = np.isfinite(array)
+    if defined.any():
+        adjusted[defined] = stats.false_discovery_control(array[defined], method="by")
+    return adjusted.tolist()
+
+
+def _as_frame(columns: dict[str, list[Any]]) -> Any:
+    try:
+        pandas = importlib.import_module("pandas")
+    except ImportError:
+        return columns
+    return pandas.DataFrame(columns)

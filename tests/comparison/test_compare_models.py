@@ -1,0 +1,198 @@
+"""Comparisons of trained networks: tables, statuses, equal training, resuming."""
+
+import os
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.datasets import make_moons
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from sharpfit import (
+    NetworkClassifier,
+    NetworkRegressor,
+    ResubstitutionSplit,
+    compare_models,
+    selection_scorer,
+)
+from sharpfit.comparison import Comparison
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X, Y = make_moons(160, noise=0.3, random_state=0)
+TRAIN, TEST = slice(0, 80), slice(80, 160)
+ROWS = (X[TRAIN], Y[TRAIN], X[TEST], Y[TEST])
+MEASURES = ["sharpness", "squared_norm", "negative_margin", "selection_criterion", "bound"]
+
+
+def network(**settings):
+    settings = {"max_epochs": 4, "random_state": 0, "lr": 0.1} | settings
+    return NetworkClassifier(**settings)
+
+
+def networks(n=4, **settings):
+    return {f"h{width}": network(module__hidden=(width,), **settings) for width in range(2, 2 + n)}
+
+
+def test_table_of_trained_networks():
+    fitted = {name: net.fit(X[TRAIN], Y[TRAIN]) for name, net in networks().items()}
+    comparison = compare_models(fitted, *ROWS, measures=MEASURES)
+    frame = comparison.frame()
+    assert list(frame["run"]) == list(fitted)
+    for name, training, test, gap in frame[["run", "training", "test", "gap"]].itertuples(False):
+        assert training == pytest.approx(1 - fitted[name].score(X[TRAIN], Y[TRAIN]))
+        assert test == pytest.approx(1 - fitted[name].score(X[TEST], Y[TEST]))
+        assert gap == pytest.approx(test - training)
+    expected = [-selection_scorer(net, X[TRAIN], Y[TRAIN]) for net in fitted.values()]
+    np.testing.assert_allclose(frame["selection_criterion"], expected)
+    assert list(frame["n_updates"]) == [8] * 4
+    assert repr(comparison) == (
+        "Comparison: 4 runs compared as they were trained, all after 8 updates; "
+        "gap = test minus training error"
+    )
+
+
+def test_candidates_of_a_search_are_refitted_in_parallel():
+    grid = {
+        "networkclassifier__module__hidden": [(2,), (4,)],
+        "networkclassifier__lr": [0.05, 0.1],
+    }
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), network()),
+        grid,
+        scoring=selection_scorer,
+        cv=ResubstitutionSplit(),
+    ).fit(X[TRAIN], Y[TRAIN])
+    comparison = compare_models(search, *ROWS, measures=["selection_criterion"], n_jobs=2)
+    frame = comparison.frame()
+    np.testing.assert_allclose(
+        frame["selection_criterion"], -search.cv_results_["mean_test_score"], rtol=1e-6
+    )
+    assert set(comparison.hyperparameters) == set(grid)
+    assert comparison.granulated("selection_criterion").n_groups == dict.fromkeys(sorted(grid), 2)
+    assert comparison.sign_error("selection_criterion").by_environment
+    assert 0 <= comparison.conditional_information("selection_criterion").value <= 1
+
+
+def test_equal_updates_and_equal_training_loss():
+    by_updates = compare_models(networks(3), *ROWS, measures=["sharpness"], equal="updates", at=7)
+    assert list(by_updates.frame()["n_updates"]) == [7, 7, 7]
+    assert "at equal updates (7)" in repr(by_updates)
+    by_loss = compare_models(
+        networks(3, max_epochs=200),
+        *ROWS,
+        measures=["sharpness"],
+        equal="training_loss",
+        at=0.45,
+    )
+    assert set(by_loss.frame()["status"]) == {"ok"}
+    assert len(set(by_loss.frame()["n_updates"])) > 1
+    unreachable = compare_models(
+        networks(3), *ROWS, measures=["sharpness"], equal="training_loss", at=1e-9
+    )
+    assert "did not reach training_loss = 1e-09" in unreachable.frame()["status"][0]
+    assert "3 runs do not count" in repr(unreachable)
+
+
+def test_diverged_runs_are_recorded_not_dropped():
+    models = {**networks(4), "diverging": network(lr=1e30)}
+    comparison = compare_models(models, *ROWS, measures=["sharpness"])
+    frame = comparison.frame()
+    assert frame["status"].iloc[-1] != "ok"
+    assert len(frame) == 5
+    correlations = comparison.correlations()
+    assert list(correlations["n_runs"]) == [4]
+    assert "1 runs do not count" in comparison.statement
+
+
+def test_correlations_are_scipys_and_adjusted_for_the_number_of_measures():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(40, 3)), columns=["a", "b", "gap"])
+    table["c"] = table["gap"] + 0.1 * table["a"]
+    comparison = Comparison.from_table(table, ["a", "b", "c"])
+    frame = comparison.correlations(n_bootstrap=50)
+    assert frame["measure"].iloc[0] == "c"
+    for name, value, p_value in frame[["measure", "value", "p_value"]].itertuples(False):
+        expected = stats.kendalltau(table[name], table["gap"])
+        assert (value, p_value) == pytest.approx((expected.statistic, expected.pvalue))
+    assert (frame["adjusted_p_value"] >= frame["p_value"]).all()
+    assert set(comparison.correlations(given="c", n_bootstrap=5)["measure"]) == {"a", "b"}
+
+
+def test_regressors_compare_losses():
+    target = X[:, 0] ** 2
+    models = [NetworkRegressor(max_epochs=3, random_state=seed) for seed in range(3)]
+    comparison = compare_models(
+        models, X[TRAIN], target[TRAIN], X[TEST], target[TEST], measures=["sharpness"], gap="loss"
+    )
+    predicted = models[0].fit(X[TRAIN], target[TRAIN]).predict(X[TEST])
+    assert comparison.frame()["test"][0] == pytest.approx(np.mean((predicted - target[TEST]) ** 2))
+
+
+def test_finished_runs_are_kept_on_disk(tmp_path):
+    memory = joblib.Memory(tmp_path, verbose=0)
+    first = compare_models(networks(3), *ROWS, measures=["sharpness"], memory=memory)
+
+    def n_stored():
+        return sum("output.pkl" in files for _, _, files in os.walk(tmp_path))
+
+    assert n_stored() == 3
+    again = compare_models(networks(4), *ROWS, measures=["sharpness"], memory=memory)
+    assert n_stored() == 4  # the three known runs were not computed again
+    assert again.frame()["sharpness"][:3].tolist() == first.frame()["sharpness"].tolist()
+    compare_models(networks(3, random_state=1), *ROWS, measures=["sharpness"], memory=memory)
+    assert n_stored() == 7
+
+
+class Suicidal(nn.Linear):
+    """Kills the process that trains it, as the system does when memory runs out."""
+
+    def forward(self, inputs):
+        os._exit(1)
+
+
+@pytest.mark.filterwarnings("ignore:A worker stopped")
+def test_killed_worker_costs_one_run():
+    models = {**networks(2), "killer": network(module=Suicidal(2, 2))}
+    with pytest.warns(UserWarning, match="worker process died"):
+        comparison = compare_models(models, *ROWS, measures=["sharpness"], n_jobs=2)
+    status = comparison.frame()["status"]
+    assert list(status[:2]) == ["ok", "ok"]
+    assert status[2].startswith("worker died")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"measures": ["flatness"]}, "'flatness'"),
+        ({"gap": "accuracy"}, "'accuracy'"),
+        ({"equal": "epochs", "at": 3}, "'epochs'"),
+        ({"equal": "updates"}, "at must be the positive updates"),
+        ({"at": 5}, "needs equal="),
+        ({"hyperparameters": {"lr": [1]}}, "1 values for 4 runs"),
+    ],
+)
+def test_bad_arguments(settings, message):
+    with pytest.raises(ValueError, match=message):
+        compare_models(networks(), *ROWS, **settings)
+
+
+def test_other_models_are_refused():
+    with pytest.raises(TypeError, match="got NetworkClassifier"):
+        compare_models(network(), *ROWS)
+    with pytest.raises(ValueError, match="trained already"):
+        compare_models([network().fit(*ROWS[:2])], *ROWS, equal="updates", at=3)
+    with pytest.raises(ValueError, match="not fitted"):
+        compare_models(GridSearchCV(network(), {"lr": [0.1]}), *ROWS)
+    comparison = compare_models(networks(3), *ROWS, measures=["sharpness"])
+    with pytest.raises(ValueError, match="hyperparameters="):
+        comparison.granulated("sharpness")
+    with pytest.raises(ValueError, match="'path_norm' was not measured"):
+        Comparison.from_table({"gap": [1.0], "lr": [1]}, [], hyperparameters=["lr"]).sign_error(
+            "path_norm"
+        )
