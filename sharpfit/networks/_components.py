@@ -20,6 +20,7 @@ from sharpfit.networks.datasets import (
     tensors_of,
     underlying_dataset,
 )
+from sharpfit.networks.interventions import Intervention
 from sharpfit.networks.modules import MultilayerPerceptron
 
 
@@ -41,6 +42,7 @@ class NetworkComponents(NeuralNet):
         lr=0.02,
         max_epochs=50,
         batch_size=64,
+        intervention=None,
         random_state=None,
         train_split=None,
         verbose=0,
@@ -57,6 +59,7 @@ class NetworkComponents(NeuralNet):
             verbose=verbose,
             **skorch_params,
         )
+        self.intervention = intervention
         self.random_state = random_state
 
     def _get_param_names(self):
@@ -78,6 +81,17 @@ class NetworkComponents(NeuralNet):
         -------
         self
         """
+        if "intervention" in params:
+            self.intervention = params.pop("intervention")
+        nested = {name for name in params if name.startswith("intervention__")}
+        for name in nested:
+            if not isinstance(self.intervention, Intervention):
+                raise ValueError(
+                    f"{name} cannot be set, as intervention={self.intervention!r} is no single "
+                    "intervention. Set intervention= first, or search over whole interventions."
+                )
+            parameter = name.removeprefix("intervention__")
+            self.intervention.set_params(**{parameter: params.pop(name)})
         if not self.initialized_:
             if "callbacks" in params:
                 # skorch would build them at once, before they can be checked.

@@ -3,11 +3,13 @@
 import contextlib
 import copy
 import warnings
+from functools import partial
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from skorch.dataset import unpack_data
 from skorch.utils import is_dataset, to_device
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,6 +19,7 @@ from sharpfit.networks._randomness import RandomStream
 from sharpfit.networks.convergence import convergence_problem
 from sharpfit.networks.datasets import TrainingRows
 from sharpfit.networks.fingerprint import rows_hash
+from sharpfit.networks.interventions.intervention import as_interventions, training_step
 from sharpfit.networks.loss import weighted_loss
 from sharpfit.networks.outputs import uncompiled
 from sharpfit.networks.validation import (
@@ -91,6 +94,7 @@ class NetworkEstimator(NetworkComponents):
         if reset:
             self._learn_targets(y, **target_info)
         self._encode(y)
+        interventions = as_interventions(self.intervention)
         if restart:
             self._stream = RandomStream(self.random_state)
         with self._own_randomness():
@@ -107,6 +111,7 @@ class NetworkEstimator(NetworkComponents):
                 self.fit_loop(rows, y, sample_weight=sample_weight, **fit_params)
             self.notify("on_train_end", X=X, y=y)
         self.n_iter_ = len(self.history) - epochs_before
+        self.trained_on_data_loss_ = not any(i.changes_loss for i in interventions)
         fingerprint = rows_hash(rows, y)
         if not restart and getattr(self, "training_rows_hash_", fingerprint) != fingerprint:
             # Trained on different sets of rows in turn: no one set is the training set.
@@ -117,6 +122,25 @@ class NetworkEstimator(NetworkComponents):
         """Run the epochs of a training; see ``skorch.NeuralNet.fit_loop``."""
         dataset = X if is_dataset(X) else self._training_rows(X, y, sample_weight)
         return super().fit_loop(dataset, y, epochs, **fit_params)
+
+    def train_step_single(self, batch, **fit_params):
+        """Compute one batch's loss and gradient; see ``skorch.NeuralNet.train_step_single``.
+
+        Interventions act here; what they minimise is recorded as the training loss.
+        """
+        interventions = as_interventions(self.intervention)
+        if not interventions:
+            return super().train_step_single(batch, **fit_params)
+        self._set_training(True)
+        inputs, targets = unpack_data(batch)
+        return training_step(
+            interventions,
+            self.module_,
+            forward=partial(self.infer, **fit_params),
+            loss=partial(self.get_loss, X=inputs, training=True),
+            inputs=inputs,
+            targets=targets,
+        )
 
     def check_data(self, X, y=None):
         """Do nothing: rows and targets were checked when they came in."""

@@ -24,7 +24,13 @@ def fresh_seed(random_state) -> int:
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
-def _accelerators(devices: Iterable[torch.device]) -> list[torch.device]:
+def module_devices(module: torch.nn.Module) -> list[torch.device]:
+    """Return the accelerators on which a module's parameters are."""
+    return accelerators_among(parameter.device for parameter in module.parameters())
+
+
+def accelerators_among(devices: Iterable[torch.device]) -> list[torch.device]:
+    """Return the devices that have generators of their own, each once and with its index."""
     return sorted(
         {
             torch.device(device.type, 0 if device.index is None else device.index)
@@ -35,7 +41,8 @@ def _accelerators(devices: Iterable[torch.device]) -> list[torch.device]:
     )
 
 
-def _get_states(devices: list[torch.device]) -> dict:
+def get_states(devices: list[torch.device]) -> dict:
+    """Return the states of the global generators of NumPy, the CPU and `devices`."""
     return {
         "numpy": np.random.get_state(),  # noqa: NPY002 - the global stream itself is meant
         "cpu": torch.get_rng_state(),
@@ -43,7 +50,8 @@ def _get_states(devices: list[torch.device]) -> dict:
     }
 
 
-def _set_states(states: dict, devices: list[torch.device]) -> None:
+def set_states(states: dict, devices: list[torch.device]) -> None:
+    """Set the states of the global generators; see `get_states`."""
     np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(states["cpu"])
     for device in devices:
@@ -75,7 +83,7 @@ class RandomStream:
 
     def __getstate__(self) -> dict:
         # A net pickled or copied in the middle of training takes the stream as it stands.
-        states = self._states if self._borrowed is None else _get_states(self._borrowed)
+        states = self._states if self._borrowed is None else get_states(self._borrowed)
         return {"seed": self.seed, "_states": copy.deepcopy(states), "_borrowed": None}
 
     @contextlib.contextmanager
@@ -84,21 +92,21 @@ class RandomStream:
         if self.is_active:
             yield
             return
-        accelerators = _accelerators(devices)
+        accelerators = accelerators_among(devices)
         with _lending:
-            lent = copy.deepcopy(_get_states(accelerators))
+            lent = copy.deepcopy(get_states(accelerators))
             self._borrowed = accelerators
             try:
                 self._start(accelerators)
                 yield
             finally:
-                self._states = copy.deepcopy(_get_states(accelerators))
+                self._states = copy.deepcopy(get_states(accelerators))
                 self._borrowed = None
-                _set_states(lent, accelerators)
+                set_states(lent, accelerators)
 
     def _start(self, accelerators: list[torch.device]) -> None:
         if self._states is not None:
-            _set_states(self._states, accelerators)
+            set_states(self._states, accelerators)
             return
         np.random.seed(self.seed)  # noqa: NPY002
         # torch.manual_seed would seed every device of the process, also those not lent.

@@ -48,6 +48,9 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
         their frequency in the rows of the first training call.
     classes : array-like of shape (n_classes,), default=None
         All class labels, if `y` may lack some, or for a net that gets its weights from a file.
+    intervention : Intervention, list of Intervention or None, default=None
+        Changes to the training steps, such as ``SharpnessAwareMinimisation()``; the first of a
+        list is the outermost. A single one's parameters are ``intervention__radius`` and so on.
     random_state : int, RandomState or None, default=None
         Seed of weights, shuffling and dropout. The global generators of torch and NumPy stay as
         they are, whatever it is.
@@ -73,6 +76,9 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
         Losses and scores per epoch and batch.
     training_rows_hash_ : str or None
         `rows_hash` of the training rows; None after training on different sets of rows in turn.
+    trained_on_data_loss_ : bool
+        Whether the last training minimised the data loss, without a penalty or mixed rows.
+        Analyses always read the data loss.
 
     See Also
     --------
@@ -120,6 +126,7 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
         batch_size=64,
         class_weight=None,
         classes=None,
+        intervention=None,
         random_state=None,
         **skorch_params,
     ):
@@ -131,6 +138,7 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
             max_epochs=max_epochs,
             batch_size=batch_size,
             classes=classes,
+            intervention=intervention,
             random_state=random_state,
             **skorch_params,
         )

@@ -71,6 +71,15 @@ class WeightedBatches:
             yield inputs, targets
 
 
+def reordered(targets: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Return the targets of a batch in another order, their weights with them."""
+    order = order.to(targets.device)
+    result = targets[order]
+    if hasattr(targets, "sample_weight"):
+        result.sample_weight = targets.sample_weight[order]
+    return result
+
+
 def underlying_dataset(dataset):
     """Return the data set of which `dataset` is a (nested) subset, or itself."""
     while isinstance(dataset, Subset):

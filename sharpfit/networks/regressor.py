@@ -32,6 +32,9 @@ class NetworkRegressor(NetworkEstimator, NeuralNetRegressor):
     batch_size : int, default=64
         Rows per update; -1 takes all rows at once. Training rows are shuffled unless
         ``iterator_train__shuffle=False``.
+    intervention : Intervention, list of Intervention or None, default=None
+        Changes to the training steps, such as ``SharpnessAwareMinimisation()``; the first of a
+        list is the outermost. A single one's parameters are ``intervention__radius`` and so on.
     random_state : int, RandomState or None, default=None
         Seed of weights, shuffling and dropout. The global generators of torch and NumPy stay as
         they are, whatever it is.
@@ -53,6 +56,9 @@ class NetworkRegressor(NetworkEstimator, NeuralNetRegressor):
         Losses and scores per epoch and batch.
     training_rows_hash_ : str or None
         `rows_hash` of the training rows; None after training on different sets of rows in turn.
+    trained_on_data_loss_ : bool
+        Whether the last training minimised the data loss, without a penalty or mixed rows.
+        Analyses always read the data loss.
 
     See Also
     --------
@@ -77,6 +83,7 @@ class NetworkRegressor(NetworkEstimator, NeuralNetRegressor):
         lr=0.02,
         max_epochs=50,
         batch_size=64,
+        intervention=None,
         random_state=None,
         **skorch_params,
     ):
@@ -87,6 +94,7 @@ class NetworkRegressor(NetworkEstimator, NeuralNetRegressor):
             lr=lr,
             max_epochs=max_epochs,
             batch_size=batch_size,
+            intervention=intervention,
             random_state=random_state,
             **skorch_params,
         )

@@ -67,7 +67,7 @@ def test_clone_forgets_the_training_only(iris):
 
 def test_initialised_is_not_trained(iris):
     X, y = iris
-    network = NetworkClassifier(Plain, classes=[0, 1, 2]).initialize()
+    network = NetworkClassifier(Plain, classes=[0, 1, 2], max_epochs=2).initialize()
     with pytest.raises(NotFittedError):
         network.predict(X)
     assert network.fit(X, y).predict(X).shape == (150,)
