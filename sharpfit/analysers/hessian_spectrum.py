@@ -230,6 +230,24 @@ class HessianSpectrum(MetaEstimatorMixin, BaseEstimator):
         top = self._spectrum(problem, self._seed(), n_eigenvalues=1, which="largest")
         return -float(top.eigenvalues[0])
 
+    def plot(self, ax: Any = None, *, kind: str = "eigenvalues") -> Any:
+        """Draw the spectrum; see `sharpfit.SpectrumDisplay`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; new ones by default.
+        kind : {"eigenvalues", "density"}, default="eigenvalues"
+            What to draw.
+
+        Returns
+        -------
+        SpectrumDisplay
+        """
+        from sharpfit.displays import SpectrumDisplay
+
+        return SpectrumDisplay.from_estimator(self).plot(ax, kind=kind)
+
     @property
     def classes_(self) -> np.ndarray:
         """Class labels of a classifier."""

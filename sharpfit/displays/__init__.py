@@ -1,5 +1,6 @@
 """Figures of the analysers, with the numbers behind them."""
 
 from sharpfit.displays.bound import BoundDisplay
+from sharpfit.displays.spectrum import SpectrumDisplay
 
-__all__ = ["BoundDisplay"]
+__all__ = ["BoundDisplay", "SpectrumDisplay"]
