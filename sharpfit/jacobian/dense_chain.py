@@ -33,38 +33,90 @@ ELEMENTWISE = (
 IDENTITIES = (nn.Identity, nn.Dropout, nn.Flatten)
 
 
-def dense_chain_jacobians(module: FrozenModule, inputs: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return outputs and Jacobians, if the forward pass is a chain of known layers.
+class DenseChain:
+    """Jacobians of a module whose forward pass is a chain of known layers.
 
-    The chain is the one that this very forward pass takes, read off by hooks: every layer's
-    input must be the tensor that the layer before it returned, unchanged.
+    The chain is the one that each forward pass takes, read off by hooks: every layer's input
+    must be the tensor that the layer before it returned, unchanged.
 
     Parameters
     ----------
     module : FrozenModule
-    inputs : Tensor of shape (n, ...)
 
-    Returns
-    -------
-    outputs : Tensor of shape (n, C)
-    jacobians : Tensor of shape (n, C, d)
-        None instead of the pair if the forward pass is anything but such a chain.
+    Attributes
+    ----------
+    row_bytes : int
+        Bytes that the work on one row takes, known after the first call.
     """
-    leaves = [part for part in module.module.modules() if not any(part.children())]
-    if not all(_is_known(leaf) for leaf in leaves):
-        return None
-    recorder = _ChainRecorder(inputs.detach())
-    handles = [leaf.register_forward_pre_hook(recorder.enter) for leaf in leaves]
-    handles += [leaf.register_forward_hook(recorder.leave) for leaf in leaves]
-    try:
-        with torch.no_grad():
-            outputs = module.module(recorder.last)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not recorder.ends_with(outputs):
-        return None
-    return outputs, _propagate(recorder.steps, outputs)
+
+    def __init__(self, module: FrozenModule):
+        self._module = module.module
+        leaves = [part for part in self._module.modules() if not any(part.children())]
+        self._leaves = leaves if all(_is_known(leaf) for leaf in leaves) else []
+        self._buffers: dict[int, Tensor] = {}
+        self.row_bytes = 0
+
+    def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Compute outputs and Jacobians, or return None if the pass is no such chain.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, ...)
+
+        Returns
+        -------
+        outputs : Tensor of shape (n, C)
+        jacobians : Tensor of shape (n, C, d)
+            In memory that the next call reuses.
+        """
+        if not self._leaves:
+            return None
+        recorder = _ChainRecorder(inputs.detach())
+        handles = [leaf.register_forward_pre_hook(recorder.enter) for leaf in self._leaves]
+        handles += [leaf.register_forward_hook(recorder.leave) for leaf in self._leaves]
+        try:
+            with torch.no_grad():
+                outputs = self._module(recorder.last)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if not recorder.ends_with(outputs):
+            return None
+        return outputs, self._propagate(recorder.steps, outputs)
+
+    def _propagate(self, steps: list[tuple[nn.Module, Tensor]], outputs: Tensor) -> Tensor:
+        jacobians: Tensor | None = None
+        slope: Tensor | None = None  # diagonal waiting for the next dense layer
+        widths = [layer.in_features for layer, _ in steps if isinstance(layer, nn.Linear)]
+        self.row_bytes = 2 * outputs.element_size() * outputs.shape[1] * max(widths)
+        for layer, entering in reversed(steps):
+            if not isinstance(layer, nn.Linear):
+                here = elementwise_derivative(layer, entering)
+                slope = here if slope is None else slope * here
+                continue
+            target = self._buffer(len(widths) % 2, outputs, layer.in_features)
+            widths.pop()
+            if jacobians is None:
+                if slope is None:
+                    target.copy_(layer.weight.expand_as(target))
+                else:
+                    torch.mul(slope.unsqueeze(2), layer.weight, out=target)
+            else:
+                if slope is not None:
+                    jacobians.mul_(slope.unsqueeze(1))
+                torch.mm(jacobians.flatten(0, 1), layer.weight, out=target.flatten(0, 1))
+            jacobians, slope = target, None
+        assert jacobians is not None
+        return jacobians if slope is None else jacobians.mul_(slope.unsqueeze(1))
+
+    def _buffer(self, number: int, outputs: Tensor, width: int) -> Tensor:
+        """Return kept memory of shape (n, C, width); fresh memory would cost page faults."""
+        shape = (*outputs.shape, width)
+        size = outputs.numel() * width
+        kept = self._buffers.get(number)
+        if kept is None or kept.numel() < size:
+            kept = self._buffers[number] = outputs.new_empty(size)
+        return kept[:size].view(shape)
 
 
 def _is_known(leaf: nn.Module) -> bool:
@@ -108,28 +160,6 @@ class _ChainRecorder:
     def ends_with(self, outputs: Any) -> bool:
         unchanged = outputs is self.last and outputs._version == self._version
         return unchanged and any(type(layer) is nn.Linear for layer, _ in self.steps)
-
-
-def _propagate(steps: list[tuple[nn.Module, Tensor]], outputs: Tensor) -> Tensor:
-    rows, classes = outputs.shape
-    jacobians: Tensor | None = None
-    slope: Tensor | None = None  # diagonal waiting for the next dense layer
-    for layer, entering in reversed(steps):
-        if isinstance(layer, nn.Linear):
-            weight = layer.weight
-            if jacobians is None:
-                jacobians = weight if slope is None else slope.unsqueeze(2) * weight
-                jacobians = jacobians.expand(rows, classes, -1)
-            else:
-                if slope is not None:
-                    jacobians = jacobians * slope.unsqueeze(1)
-                jacobians = (jacobians.reshape(rows * classes, -1) @ weight).view(rows, classes, -1)
-            slope = None
-        else:
-            here = elementwise_derivative(layer, entering)
-            slope = here if slope is None else slope * here
-    assert jacobians is not None
-    return jacobians if slope is None else jacobians * slope.unsqueeze(1)
 
 
 def elementwise_derivative(layer: nn.Module, entering: Tensor) -> Tensor:

@@ -1,14 +1,14 @@
-"""Whole Jacobians of a chunk of rows, by the cheapest exact route."""
+"""Whole Jacobians of chunks of rows, by the cheapest exact route."""
 
 import torch
 from torch import Tensor
 
-from sharpfit.jacobian.dense_chain import dense_chain_jacobians
+from sharpfit.jacobian.dense_chain import DenseChain
 from sharpfit.jacobian.linearisation import FrozenModule, Linearisation
 
 
-def chunk_jacobians(module: FrozenModule, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute outputs and Jacobians of a chunk of rows.
+class ExactJacobians:
+    """Outputs and whole Jacobians of a module, chunk by chunk.
 
     A chain of dense layers and elementwise activations is propagated layer by layer for
     all outputs at once. Otherwise rows of the Jacobian come from `C` backward passes, or its
@@ -18,39 +18,68 @@ def chunk_jacobians(module: FrozenModule, inputs: Tensor) -> tuple[Tensor, Tenso
     ----------
     module : FrozenModule
     inputs : Tensor of shape (n, ...)
+        All rows; two of them show which route is open.
 
-    Returns
-    -------
-    outputs : Tensor of shape (n, C)
-    jacobians : Tensor of shape (n, C, d)
+    Attributes
+    ----------
+    row_bytes : int
+        Bytes that the work on one row takes.
     """
-    if module.n_outputs <= module.n_features:
-        chain = dense_chain_jacobians(module, inputs)
-        if chain is not None:
-            return chain
-    linearisation = Linearisation(module, inputs)
-    outputs = linearisation.outputs
-    rows = len(inputs)
-    jacobians = outputs.new_empty(rows, module.n_outputs, module.n_features)
-    if module.n_outputs <= module.n_features:
-        cotangent = torch.zeros_like(outputs)
-        for output in range(module.n_outputs):
-            cotangent[:, output] = 1.0
-            gradient = linearisation.transposed_product(cotangent)
-            jacobians[:, output] = gradient.reshape(rows, -1)
-            cotangent[:, output] = 0.0
-    else:
-        tangent = inputs.new_zeros(rows, module.n_features)
-        for feature in range(module.n_features):
-            tangent[:, feature] = 1.0
-            pushed = linearisation.product(tangent.view_as(inputs))
-            jacobians[:, :, feature] = pushed
-            tangent[:, feature] = 0.0
-    return outputs, jacobians
+
+    def __init__(self, module: FrozenModule, inputs: Tensor):
+        self._module = module
+        self._by_rows = module.n_outputs <= module.n_features
+        self._chain = DenseChain(module) if self._by_rows else None
+        if self._chain is not None and self._chain(inputs[:2]) is None:
+            self._chain = None
+        jacobian_bytes = inputs.element_size() * module.n_outputs * module.n_features
+        if self._chain is not None:
+            self.row_bytes = self._chain.row_bytes + 3 * jacobian_bytes
+        else:
+            self.row_bytes = 2 * module.graph_bytes(inputs) + 4 * jacobian_bytes
+
+    def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute outputs and Jacobians of a chunk.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, ...)
+
+        Returns
+        -------
+        outputs : Tensor of shape (n, C)
+        jacobians : Tensor of shape (n, C, d)
+            Valid until the next call, which may reuse the memory.
+        """
+        if self._chain is not None:
+            found = self._chain(inputs)
+            if found is not None:
+                return found
+        linearisation = Linearisation(self._module, inputs)
+        return linearisation.outputs, self._by_products(linearisation)
+
+    def _by_products(self, linearisation: Linearisation) -> Tensor:
+        outputs, inputs = linearisation.outputs, linearisation.inputs
+        rows = len(inputs)
+        jacobians = outputs.new_empty(rows, self._module.n_outputs, self._module.n_features)
+        if self._by_rows:
+            cotangent = torch.zeros_like(outputs)
+            for output in range(self._module.n_outputs):
+                cotangent[:, output] = 1.0
+                gradient = linearisation.transposed_product(cotangent)
+                jacobians[:, output] = gradient.reshape(rows, -1)
+                cotangent[:, output] = 0.0
+        else:
+            tangent = outputs.new_zeros(rows, self._module.n_features)
+            for feature in range(self._module.n_features):
+                tangent[:, feature] = 1.0
+                jacobians[:, :, feature] = linearisation.product(tangent.view_as(inputs))
+                tangent[:, feature] = 0.0
+        return jacobians
 
 
-def spectral_norms(jacobians: Tensor) -> Tensor:
-    """Largest singular values, from Gram matrices of the smaller side in float64.
+def matrix_norms(jacobians: Tensor) -> tuple[Tensor, Tensor]:
+    """Spectral and Frobenius norms, from Gram matrices of the smaller side in float64.
 
     Parameters
     ----------
@@ -58,12 +87,13 @@ def spectral_norms(jacobians: Tensor) -> Tensor:
 
     Returns
     -------
-    Tensor of shape (n,), float64
+    spectral, frobenius : Tensor of shape (n,), float64
     """
     matrices = jacobians.double()
     if matrices.shape[1] > matrices.shape[2]:
         matrices = matrices.mT
     gram = matrices @ matrices.mT
+    frobenius = gram.diagonal(dim1=1, dim2=2).sum(dim=1).sqrt()
     if gram.shape[1] == 1:
-        return gram[:, 0, 0].sqrt()
-    return torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0.0).sqrt()
+        return frobenius, frobenius
+    return torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0.0).sqrt(), frobenius

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpfit.jacobian.dense_chain import ELEMENTWISE, IDENTITIES, elementwise_derivative
-from sharpfit.jacobian.linearisation import FrozenModule
+from sharpfit.jacobian.linearisation import FrozenModule, chunks
 from sharpfit.jacobian.norms import jacobian_norms
 from sharpfit.jacobian.pairs import Floats
 
@@ -95,7 +95,8 @@ def layer_norms(
         random_state=random_state,
     )
     parts: list[list[Tensor]] = []
-    for rows in frozen.chunks(inputs, batch_size, memory_budget, copies=4):
+    row_bytes = frozen.product_bytes(inputs)
+    for rows in chunks(inputs, batch_size, memory_budget, row_bytes=row_bytes):
         calls = _record(frozen.module, inputs[rows])
         parts.append(
             [
@@ -103,7 +104,7 @@ def layer_norms(
                 for _, layer, entering in calls.made
             ]
         )
-    by_layer = [torch.cat(list(chunks)).cpu().numpy() for chunks in zip(*parts, strict=True)]
+    by_layer = [torch.cat(list(pieces)).cpu().numpy() for pieces in zip(*parts, strict=True)]
     norms = np.array(by_layer).reshape(len(by_layer), len(inputs))
     alignment = None
     if calls.is_chain and not calls.skipped:

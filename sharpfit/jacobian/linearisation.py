@@ -53,12 +53,8 @@ class FrozenModule:
             )
         _check_inputs(module, inputs)
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
-        probe = inputs[:2].detach().requires_grad_()
-        self._saved_bytes = 0
-        with (
-            torch.enable_grad(),
-            torch.autograd.graph.saved_tensors_hooks(self._count_saved, lambda tensor: tensor),
-        ):
+        probe = inputs[:2].detach()
+        with torch.no_grad():
             outputs = self.module(probe)
         if not isinstance(outputs, Tensor) or outputs.ndim not in (1, 2):
             got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
@@ -73,12 +69,6 @@ class FrozenModule:
             )
         self.n_outputs = outputs.shape[1] if outputs.ndim == 2 else 1
         self.n_features = probe[0].numel()
-        self._saved_bytes //= probe.shape[0]
-
-    def _count_saved(self, tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            self._saved_bytes += tensor.element_size() * tensor.numel()
-        return tensor
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return outputs of shape (n, C)."""
@@ -102,35 +92,75 @@ class FrozenModule:
             return min(self.n_outputs, self.n_features) > _EXACT_SIDE
         return method == "krylov"
 
-    def chunks(
-        self, inputs: Tensor, batch_size: int | str, memory_budget: int, *, copies: int
-    ) -> Iterator[slice]:
-        """Slices of rows whose work fits the memory budget.
+    def product_bytes(self, inputs: Tensor) -> int:
+        """Estimate the bytes that products with the Jacobian of one row take.
 
         Parameters
         ----------
         inputs : Tensor of shape (n, ...)
-        batch_size : int or "auto"
-            Rows of a chunk; "auto" keeps a chunk's work in cache and in the budget.
-        memory_budget : int
-            Bytes that one chunk may use.
-        copies : int
-            How many gradients of a row, of `n_features` entries, are held at once.
 
-        Yields
-        ------
-        slice
+        Returns
+        -------
+        int
         """
-        if batch_size == "auto":
-            row = inputs.element_size() * self.n_features * copies + 2 * self._saved_bytes
-            available = min(memory_budget, _CACHE_BYTES.get(inputs.device.type, 2**24))
-            size = max(1, min(_MAX_CHUNK, available // row))
-        elif isinstance(batch_size, int) and batch_size > 0:
-            size = batch_size
-        else:
-            raise ValueError(f"batch_size must be a positive int or 'auto', got {batch_size!r}")
-        for start in range(0, len(inputs), size):
-            yield slice(start, min(start + size, len(inputs)))
+        return 2 * self.graph_bytes(inputs) + 6 * inputs.element_size() * self.n_features
+
+    def graph_bytes(self, inputs: Tensor) -> int:
+        """Count the bytes that a backward pass keeps for each row.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, ...)
+
+        Returns
+        -------
+        int
+        """
+        probe = inputs[:2].detach().requires_grad_()
+        kept = 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            if not isinstance(tensor, nn.Parameter):
+                kept += tensor.element_size() * tensor.numel()
+            return tensor
+
+        with (
+            torch.enable_grad(),
+            torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
+        ):
+            self.module(probe)
+        return kept // len(probe)
+
+
+def chunks(
+    inputs: Tensor, batch_size: int | str, memory_budget: int, *, row_bytes: int
+) -> Iterator[slice]:
+    """Slices of rows whose work fits the memory budget.
+
+    Parameters
+    ----------
+    inputs : Tensor of shape (n, ...)
+    batch_size : int or "auto"
+        Rows of a chunk; "auto" keeps a chunk's work in cache and in the budget.
+    memory_budget : int
+        Bytes that one chunk may use.
+    row_bytes : int
+        Bytes that the work on one row takes.
+
+    Yields
+    ------
+    slice
+    """
+    if batch_size == "auto":
+        available = min(memory_budget, _CACHE_BYTES.get(inputs.device.type, 2**24))
+        size = max(1, min(_MAX_CHUNK, available // max(row_bytes, 1)))
+    elif isinstance(batch_size, int) and batch_size > 0:
+        size = batch_size
+    else:
+        raise ValueError(f"batch_size must be a positive int or 'auto', got {batch_size!r}")
+    for start in range(0, len(inputs), size):
+        yield slice(start, min(start + size, len(inputs)))
 
 
 class Linearisation:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sharpfit.jacobian.linearisation import FrozenModule, Linearisation
+from sharpfit.jacobian.linearisation import FrozenModule, Linearisation, chunks
 
 
 def predicted_classes(logits: Tensor) -> Tensor:
@@ -130,7 +130,8 @@ def margin_gradients(
     """
     frozen = FrozenModule(module, inputs)
     margins, gradients = [], []
-    for rows in frozen.chunks(inputs, batch_size, memory_budget, copies=2):
+    row_bytes = frozen.product_bytes(inputs)
+    for rows in chunks(inputs, batch_size, memory_budget, row_bytes=row_bytes):
         linearisation = Linearisation(frozen, inputs[rows])
         logits = linearisation.outputs
         classes = predicted_classes(logits) if targets is None else targets[rows]

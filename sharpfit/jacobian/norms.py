@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from sharpfit.jacobian.exact import chunk_jacobians, spectral_norms
+from sharpfit.jacobian.exact import ExactJacobians, matrix_norms
 from sharpfit.jacobian.iterated import (
     OutputProducts,
     iterated_spectral_norms,
     probability_product,
     probed_frobenius_norms,
 )
-from sharpfit.jacobian.linearisation import FrozenModule, Linearisation, Method
+from sharpfit.jacobian.linearisation import FrozenModule, Linearisation, Method, chunks
 from sharpfit.jacobian.margins import (
     margin_cotangents,
     margin_differences,
@@ -160,16 +160,17 @@ def jacobian_norms(
         _check_classes(targets, frozen.n_outputs)
     iterate = frozen.iterates(method) and output in ("logits", "probabilities")
     generator = torch.Generator(device=inputs.device).manual_seed(random_state)
-    copies = 6 if iterate or output == "loss" else 3 * frozen.n_outputs
+    exact = None if iterate or output == "loss" else ExactJacobians(frozen, inputs)
+    row_bytes = frozen.product_bytes(inputs) if exact is None else exact.row_bytes
     parts: list[dict[str, Tensor]] = []
-    for rows in frozen.chunks(inputs, batch_size, memory_budget, copies=copies):
+    for rows in chunks(inputs, batch_size, memory_budget, row_bytes=row_bytes):
         chunk = inputs[rows]
         chunk_targets = None if targets is None else targets[rows]
         if output == "loss":
             assert loss is not None
             assert chunk_targets is not None
             parts.append(_loss_norms(frozen, chunk, loss, chunk_targets))
-        elif iterate:
+        elif exact is None:
             parts.append(
                 _iterated_norms(
                     frozen,
@@ -182,7 +183,7 @@ def jacobian_norms(
                 )
             )
         else:
-            parts.append(_exact_norms(frozen, chunk, output, chunk_targets, margins))
+            parts.append(_exact_norms(exact, chunk, output, chunk_targets, margins))
     columns = {
         name: torch.cat([part[name] for part in parts]).double().cpu().numpy() for name in parts[0]
     }
@@ -197,9 +198,9 @@ def jacobian_norms(
 
 
 def _exact_norms(
-    module: FrozenModule, inputs: Tensor, output: Output, targets: Tensor | None, margins: bool
+    exact: ExactJacobians, inputs: Tensor, output: Output, targets: Tensor | None, margins: bool
 ) -> dict[str, Tensor]:
-    logits, jacobians = chunk_jacobians(module, inputs)
+    logits, jacobians = exact(inputs)
     found: dict[str, Tensor] = {}
     if margins:
         classes = predicted_classes(logits) if targets is None else targets
@@ -215,8 +216,8 @@ def _exact_norms(
             return {"spectral": norm, "frobenius": norm, **found}
     if output == "probabilities":
         jacobians = probability_product(logits, jacobians)
-    frobenius = torch.linalg.matrix_norm(jacobians.double())
-    return {"spectral": spectral_norms(jacobians), "frobenius": frobenius, **found}
+    spectral, frobenius = matrix_norms(jacobians)
+    return {"spectral": spectral, "frobenius": frobenius, **found}
 
 
 def _loss_norms(

@@ -9,14 +9,14 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
-from sharpfit.jacobian.exact import chunk_jacobians, spectral_norms
+from sharpfit.jacobian.exact import ExactJacobians, matrix_norms
 from sharpfit.jacobian.iterated import (
     DifferenceProducts,
     OutputProducts,
     iterated_spectral_norms,
     probability_product,
 )
-from sharpfit.jacobian.linearisation import FrozenModule, Linearisation, Method
+from sharpfit.jacobian.linearisation import FrozenModule, Linearisation, Method, chunks
 from sharpfit.jacobian.pairs import Floats
 
 Output = Literal["logits", "probabilities"]
@@ -150,11 +150,11 @@ def local_variation(
     radii = distances[:, 0] / 2 if radius is None else np.full(len(inputs), float(radius))
     generator = torch.Generator(device=inputs.device).manual_seed(random_state)
     probes = _Probes(inputs, neighbours, radii, n_steps, n_directions, generator)
-    iterates = frozen.iterates(method)
-    norms = _Norms(frozen, output, iterates, tol, max_products, generator)
-    copies = 6 if iterates else 4 * frozen.n_outputs
+    exact = None if frozen.iterates(method) else ExactJacobians(frozen, inputs)
+    norms = _Norms(frozen, exact, output, tol, max_products, generator)
+    row_bytes = 2 * frozen.product_bytes(inputs) if exact is None else 2 * exact.row_bytes
     parts: list[dict[str, Tensor]] = []
-    for rows in frozen.chunks(inputs, batch_size, memory_budget, copies=copies):
+    for rows in chunks(inputs, batch_size, memory_budget, row_bytes=row_bytes):
         norms.start(inputs[rows])
         found = {"at_samples": norms.at_start}
         for kind, points in probes.around(rows):
@@ -231,35 +231,35 @@ class _Norms:
     def __init__(
         self,
         module: FrozenModule,
+        exact: ExactJacobians | None,
         output: Output,
-        iterates: bool,
         tol: float,
         max_products: int,
         generator: torch.Generator,
     ):
         self._module, self._probabilities = module, output == "probabilities"
-        self._iterates = iterates
+        self._exact = exact
         self._tol, self._max_products = tol, max_products
         self._generator = generator
 
     def start(self, inputs: Tensor) -> None:
-        if self._iterates:
+        if self._exact is None:
             self._products = self._operators(inputs)
             self.at_start = self._iterate(self._products)
         else:
-            self._jacobians = self._whole(inputs)
-            self.at_start = spectral_norms(self._jacobians)
+            self._jacobians = self._whole(self._exact, inputs).clone()
+            self.at_start = matrix_norms(self._jacobians)[0]
 
     def at(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        if self._iterates:
+        if self._exact is None:
             products = self._operators(inputs)
             difference = DifferenceProducts(products, self._products)
             return self._iterate(products), self._iterate(difference)
-        jacobians = self._whole(inputs)
-        return spectral_norms(jacobians), spectral_norms(jacobians - self._jacobians)
+        jacobians = self._whole(self._exact, inputs)
+        return matrix_norms(jacobians)[0], matrix_norms(jacobians - self._jacobians)[0]
 
-    def _whole(self, inputs: Tensor) -> Tensor:
-        logits, jacobians = chunk_jacobians(self._module, inputs)
+    def _whole(self, exact: ExactJacobians, inputs: Tensor) -> Tensor:
+        logits, jacobians = exact(inputs)
         return probability_product(logits, jacobians) if self._probabilities else jacobians
 
     def _operators(self, inputs: Tensor) -> OutputProducts:
