@@ -114,14 +114,16 @@ class BoundDisplay:
         grid = columns["scale"] if by_scale else columns["radius"]
         chosen = self._chosen(columns)
         heights = self._heights(columns)
+        labels = [label for _, label, _ in _TERMS]
+        if not by_scale:
+            labels[:2] = "uncovered", "exceptions"
         if len(grid) == 1:
-            self._draw_bar(ax, grid, heights)
+            self._draw_bar(ax, grid, heights, labels)
         else:
             colours = [colour for _, _, colour in _TERMS]
-            labels = [label for _, label, _ in _TERMS]
             ax.stackplot(grid, *heights, colors=colours, labels=labels, alpha=0.85)
             ax.set_xscale("log")
-            ax.set_xlim(grid[0], grid[-1])
+            ax.set_xlim(*self._limits(grid, columns))
         bound = columns["bound"][chosen]
         top = max(1.25, 1.1 * bound)
         ax.axhspan(1.0, top, facecolor="0.5", alpha=0.25, zorder=3)
@@ -135,7 +137,7 @@ class BoundDisplay:
             color="0.2",
             zorder=4,
         )
-        marker = f"chosen: {bound:.3g}"
+        marker = f"{'chosen' if form == self.form else 'smallest'}: {bound:.3g}"
         ax.plot(grid[chosen], bound, "o", color="black", markersize=6, label=marker, zorder=5)
         ax.set_ylim(0.0, top)
         ax.set_xlabel(
@@ -161,10 +163,19 @@ class BoundDisplay:
         return [np.nan_to_num(terms[name], posinf=1e6) for name, _, _ in _TERMS]
 
     @staticmethod
-    def _draw_bar(ax: Any, grid: np.ndarray, heights: list[np.ndarray]) -> None:
+    def _limits(grid: np.ndarray, columns: dict[str, np.ndarray]) -> tuple[float, float]:
+        """Return the range of the grid in which the geometry is neither nothing nor everything."""
+        geometry, bound = columns["geometry_cost"], columns["bound"]
+        inside = np.flatnonzero(((geometry > 0.005) & (geometry < 0.995)) | (bound < 0.99))
+        if len(inside) == 0:
+            return float(grid[0]), float(grid[-1])
+        return float(grid[max(inside[0] - 1, 0)]), float(grid[min(inside[-1] + 1, len(grid) - 1)])
+
+    @staticmethod
+    def _draw_bar(ax: Any, grid: np.ndarray, heights: list[np.ndarray], labels: list[str]) -> None:
         width = 0.2 * float(grid[0]) or 0.2
         below = np.zeros(1)
-        for (_, label, colour), height in zip(_TERMS, heights, strict=True):
+        for (_, _, colour), label, height in zip(_TERMS, labels, heights, strict=True):
             ax.bar(grid, height, width, bottom=below, color=colour, label=label, alpha=0.85)
             below = below + height
         ax.set_xlim(grid[0] - 2 * width, grid[0] + 2 * width)

@@ -6,7 +6,7 @@ from sharpfit.theory.confidence import clopper_pearson_upper, dkw_deviation
 from sharpfit.theory.form import FormCurve
 from sharpfit.theory.geometry import Geometry
 
-__all__ = ["covering_form", "exceptions_form"]
+__all__ = ["covering_form", "exception_levels", "exceptions_form"]
 
 
 def covering_form(geometry: Geometry, radii: np.ndarray, delta: float) -> FormCurve:
@@ -66,7 +66,9 @@ def exceptions_form(geometry: Geometry, radii: np.ndarray, delta: float) -> Form
     Proof: an error at a fresh point means that all its coverers are among the bad points, or that
     it has none. The set of ``q`` points for which this is likeliest depends on ``U`` only; the
     number of test points it spoils is binomial and at most ``W(q)``. The radii of the grid share
-    ``delta`` equally, the numbers of exceptions by the weights ``1 / ((q+1)(q+2))``.
+    ``delta`` equally. Half of it is shared among the numbers of exceptions by the weights
+    ``1 / ((q+1)(q+2))``, the other half equally among the levels of :func:`exception_levels`, to
+    which a number may be rounded up; the smaller of the two limits is taken.
 
     Parameters
     ----------
@@ -83,29 +85,64 @@ def exceptions_form(geometry: Geometry, radii: np.ndarray, delta: float) -> Form
         One point per radius of the grid.
     """
     n_bad = np.searchsorted(np.sort(radii), geometry.radii, side="left")
+    levels = exception_levels(len(radii))
+    rounded = levels[np.searchsorted(levels, n_bad)]
+    share = delta / len(geometry.radii) / 2.0
+    exact_share = share / ((n_bad + 1.0) * (n_bad + 2.0))
     n_test = geometry.n_test
-    spoilt = np.array(
-        [
-            counts[min(q, len(counts) - 1)]
-            for q, counts in zip(n_bad, geometry.exceptions, strict=True)
-        ]
-    )
+    exact = _limits(geometry.exceptions, n_bad, n_test, exact_share)
+    coarse = _limits(geometry.exceptions, rounded, n_test, np.full(len(n_bad), share / len(levels)))
     uncovered = np.array([counts[0] for counts in geometry.exceptions])
-    weights = 1.0 / ((n_bad + 1.0) * (n_bad + 2.0)) / len(geometry.radii)
-    values = np.array(
-        [
-            float(clopper_pearson_upper(count, n_test, delta * weight))
-            for count, weight in zip(spoilt, weights, strict=True)
-        ]
-    )
+    spoilt = _spoilt(geometry.exceptions, n_bad)
     return _curve(
         "exceptions",
         geometry.radii,
         uncovered=uncovered / n_test,
         spoilt=spoilt / n_test,
-        values=values,
+        values=np.minimum(exact, coarse),
         exceptions=n_bad,
     )
+
+
+def exception_levels(n_reference: int) -> np.ndarray:
+    """Numbers of exceptions that share half of the failure probability equally.
+
+    Parameters
+    ----------
+    n_reference : int
+        Size of the reference half.
+
+    Returns
+    -------
+    ndarray of int
+        0, 1, 2, ... and, from 20 on, in steps of at most a tenth, up to ``n_reference``.
+
+    Examples
+    --------
+    >>> exception_levels(13)
+    array([ 0,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11, 12, 13])
+    """
+    levels = [0]
+    while levels[-1] < n_reference:
+        levels.append(min(levels[-1] + max(levels[-1] // 10, 1), n_reference))
+    return np.array(levels)
+
+
+def _spoilt(exceptions: tuple[np.ndarray, ...], n_bad: np.ndarray) -> np.ndarray:
+    """Count the test points that may be spoilt, for each radius and number of exceptions."""
+    return np.array(
+        [counts[min(q, len(counts) - 1)] for q, counts in zip(n_bad, exceptions, strict=True)]
+    )
+
+
+def _limits(
+    exceptions: tuple[np.ndarray, ...], n_bad: np.ndarray, n_test: int, deltas: np.ndarray
+) -> np.ndarray:
+    limits = [
+        clopper_pearson_upper(count, n_test, delta)
+        for count, delta in zip(_spoilt(exceptions, n_bad), deltas, strict=True)
+    ]
+    return np.array(limits, dtype=np.float64)
 
 
 def _curve(

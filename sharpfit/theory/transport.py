@@ -108,13 +108,11 @@ def optimal_plan(gains: np.ndarray, source_mass: float, target_capacity: float) 
 
 def _copies(ratio: float, shape: tuple[int, int]) -> tuple[int, int, bool]:
     """Numbers of copies of a source and of a target whose quotient is nearest to ``ratio``."""
-    candidates = list(range(1, _MOST_COPIES + 1))
-    if ratio < 1:
-        candidates.append(round(1 / ratio))
-    candidates = [c for c in candidates if c * shape[0] <= _MOST_COPIES * max(shape)]
+    most = min(_MOST_COPIES * max(1, shape[1] // shape[0]), 5 * _MOST_COPIES)
+    candidates = range(1, most + 1)
     best = min(candidates, key=lambda c: round(abs(max(round(c * ratio), 1) / c / ratio - 1), 9))
     places = max(round(best * ratio), 1)
-    return best, places, bool(np.isclose(places / best, ratio, rtol=1e-12))
+    return best, places, bool(np.isclose(places / best, ratio, rtol=1e-12, atol=0.0))
 
 
 def _assignment(gains: np.ndarray, copies: int, places: int) -> tuple[np.ndarray, np.ndarray]:

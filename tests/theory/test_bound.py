@@ -1,0 +1,441 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from scipy.stats import beta
+
+from sharpfit.theory import (
+    METHODS,
+    clipped_residuals,
+    curve_table,
+    exception_counts,
+    exceptions_form,
+    fit_geometry,
+    generalisation_bound,
+    kl_inverse,
+    logit_margins,
+    random_halves,
+    transport_cost,
+)
+from sharpfit.theory.covering_bound import exception_levels
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 61)
+    features = rng.normal(size=(61, 2)) + 3.0 * labels[:, None]
+    margins = (2.0 * labels - 1.0) * (features.sum(axis=1) - 3.0)
+    return features, labels, margins, np.sqrt(2.0)
+
+
+def test_identical_rows_and_a_perfect_network_leave_the_deviation():
+    geometry = fit_geometry(np.ones((100, 3)), np.zeros(100), scales=[2.0], capacities=[1.0])
+    bound = generalisation_bound(geometry, 1.0, margins=np.ones(100), method="transport")
+    assert bound.value == pytest.approx(0.1730818, abs=5e-8)
+    assert bound.value == pytest.approx(bound.deviation)
+
+
+def test_two_points_in_uneven_halves():
+    # The seed of the split is searched for, so that the halves hold 30 and 20 of the 50 points.
+    ones = np.arange(100) % 2
+    seed = next(s for s in range(2000) if ones[random_halves(100, 1, s)[0]].sum() == 30)
+    geometry = fit_geometry(
+        5.0 * ones[:, None], np.zeros(100), scales=[1.0], capacities=[1.0], random_state=seed
+    )
+    assert geometry.transport_costs[0, 0] == pytest.approx(0.2)
+    bound = generalisation_bound(geometry, 1.0, margins=np.ones(100), method="transport")
+    assert bound.value == pytest.approx(0.3730818, abs=5e-8)
+
+
+def test_transport_form_by_hand(blobs):
+    features, labels, margins, constant = blobs
+    n = len(labels)
+    geometry = fit_geometry(features, labels, n_splits=2, random_state=3)
+    bound = generalisation_bound(
+        geometry, constant, margins=margins, method="transport", confidence=0.9
+    )
+    cost = 0.0
+    for half in random_halves(n, 2, 3):
+        pairs = [(~half, half), (half, ~half)]
+        for sources, targets in pairs:
+            cost += (targets.sum() / n / 2) * transport_cost(
+                features[sources],
+                labels[sources],
+                features[targets],
+                labels[targets],
+                scale=bound.scale,
+                capacity=bound.capacity,
+            )
+    risk = np.clip(1.0 - margins * bound.scale / constant, 0.0, 1.0).mean()
+    n_pairs = 65 * 4
+    deviation = np.sqrt(np.log(n_pairs / 0.1) / (2 * 30))
+    assert bound.ramp_width == pytest.approx(constant / bound.scale)
+    assert bound.empirical_risk == pytest.approx(risk)
+    assert bound.geometry_cost == pytest.approx(cost, abs=1e-9)
+    assert bound.deviation == pytest.approx(deviation)
+    assert bound.value == pytest.approx(bound.capacity * risk + cost + deviation)
+
+
+def one_sided_terms(blobs, geometry, scale, capacity):
+    features, labels, margins, constant = blobs
+    half = geometry.reference
+    risk = np.clip(1.0 - margins[half] * scale / constant, 0.0, 1.0).mean()
+    cost = transport_cost(
+        features[~half], labels[~half], features[half], labels[half], scale=scale, capacity=capacity
+    )
+    return risk, cost
+
+
+def test_one_sided_form_by_hand(blobs):
+    features, labels, margins, constant = blobs
+    half = np.arange(61) % 3 == 0
+    geometry = fit_geometry(features, labels, reference=half, scales=[0.5, 1.0, 2.0])
+    bound = generalisation_bound(geometry, constant, margins=margins, method="one_sided")
+    risk, cost = one_sided_terms(blobs, geometry, bound.scale, bound.capacity)
+    assert bound.empirical_risk == pytest.approx(risk)
+    assert bound.geometry_cost == pytest.approx(cost, abs=1e-9)
+    assert bound.deviation == pytest.approx(np.sqrt(np.log(12 / 0.05) / (2 * (~half).sum())))
+    with pytest.raises(ValueError, match="not available"):
+        generalisation_bound(geometry, constant, margins=margins, method="transport")
+
+
+def test_variance_form_by_hand(blobs):
+    features, labels, margins, constant = blobs
+    geometry = fit_geometry(features, labels, scales=[0.7])
+    bound = generalisation_bound(geometry, constant, margins=margins, method="variance")
+    risk, _ = one_sided_terms(blobs, geometry, 0.7, 1.0)
+    # 0 and a grid of ratio 1.25 that starts below 1/30.
+    levels = [0.0] + [1.25**-k for k in range(16, -1, -1)]
+    level = min(r for r in levels if r >= risk)
+    psi = min(
+        capacity * level + one_sided_terms(blobs, geometry, 0.7, capacity)[1]
+        for capacity in (1.0, 2.0, 4.0)
+    )
+    budget = np.log(len(levels) / 0.05) / 31
+    assert bound.value == pytest.approx(float(kl_inverse(psi, budget)), abs=1e-9)
+    assert bound.value == pytest.approx(
+        bound.capacity * bound.empirical_risk + bound.geometry_cost + bound.deviation
+    )
+
+
+def test_covering_form_by_hand(blobs):
+    features, labels, margins, constant = blobs
+    geometry = fit_geometry(features, labels)
+    correct = np.abs(margins)
+    bound = generalisation_bound(geometry, constant, margins=correct, method="covering")
+    half = geometry.reference
+    distances = cdist(features[~half], features[half])
+    distances[labels[~half][:, None] != labels[half][None, :]] = np.inf
+    radius = correct[half].min() / constant
+    uncovered = np.mean(distances.min(axis=1) >= radius)
+    assert bound.radius == pytest.approx(radius)
+    expected = min(1.0, uncovered + np.sqrt(np.log(20) / (2 * 31)))
+    assert bound.value == pytest.approx(expected)
+
+
+def test_exceptions_form_by_hand(blobs):
+    features, labels, margins, constant = blobs
+    geometry = fit_geometry(features, labels, radii=[0.8])
+    bound = generalisation_bound(geometry, constant, margins=margins, method="exceptions")
+    half = geometry.reference
+    radii = np.maximum(margins[half], 0) / constant
+    q = int(np.sum(radii < 0.8))
+    near = cdist(features[~half], features[half]) < 0.8
+    near &= labels[~half][:, None] == labels[half][None, :]
+    sizes = near.sum(axis=1)
+    scores = (near / np.maximum(sizes, 1)[:, None]).sum(axis=0)
+    count = int(np.floor((sizes == 0).sum() + np.sort(scores)[::-1][:q].sum() + 1e-9))
+    levels = exception_levels(half.sum())
+    assert q in levels
+    shares = [0.5 / ((q + 1) * (q + 2)), 0.5 / len(levels)]
+    expected = beta.ppf(1 - 0.05 * max(shares), count + 1, 31 - count)
+    assert bound.n_exceptions == q
+    assert bound.value == pytest.approx(expected)
+
+
+def test_spoilt_points_never_exceed_the_count():
+    # All bad sets of every size, by brute force, against the count that bounds them.
+    rng = np.random.default_rng(1)
+    distances = rng.random((12, 6))
+    order = np.argsort(distances, axis=1)
+    counts = exception_counts(np.take_along_axis(distances, order, axis=1), order, 0.3)
+    near = distances < 0.3
+    for q in range(7):
+        worst = max(
+            sum(set(np.flatnonzero(row)) <= set(bad) for row in near)
+            for bad in itertools.combinations(range(6), q)
+        )
+        assert worst <= counts[min(q, len(counts) - 1)]
+    assert counts[0] == (~near.any(axis=1)).sum()
+
+
+def test_best_is_the_smallest_of_the_forms_with_shared_delta(blobs):
+    features, labels, margins, constant = blobs
+    geometry = fit_geometry(np.tile(features, (12, 1)), np.tile(labels, 12))
+    margins = np.tile(margins, 12)
+    best = generalisation_bound(geometry, constant, margins=margins)
+    shares = {"transport": 0.2, "variance": 0.2, "covering": 0.1, "exceptions": 0.5}
+    values = {
+        form: generalisation_bound(
+            geometry, constant, margins=margins, method=form, confidence=1 - 0.05 * share
+        ).value
+        for form, share in shares.items()
+    }
+    assert best.value == pytest.approx(min(values.values()))
+    assert best.value < 1
+    assert values[best.form] == pytest.approx(best.value)
+    table = curve_table(best.curves)
+    assert set(table["form"]) == set(shares)
+
+
+def test_regression_by_hand():
+    rng = np.random.default_rng(2)
+    features = rng.random((60, 1))
+    targets = np.sin(3 * features[:, 0]) + 0.05 * rng.normal(size=60)
+    losses = clipped_residuals(np.sin(3 * features[:, 0]), targets, 2.0)
+    geometry = fit_geometry(features, targets=targets, loss_bound=2.0, capacities=[1.0])
+    bound = generalisation_bound(geometry, 3.0, losses=losses, method="transport")
+    # The least scale of the grid that is at least 3 / 2.
+    assert bound.scale == pytest.approx(2.0)
+    half = geometry.reference
+    pairs = 2.0 * cdist(features[half], features[~half])
+    pairs += np.abs(targets[half][:, None] - targets[~half][None, :]) / 2.0
+    cost = np.minimum(pairs, 1.0)
+    assert bound.geometry_cost == pytest.approx(cost[linear_sum_assignment(cost)].mean())
+    assert bound.empirical_risk == pytest.approx(losses.mean())
+    assert bound.value == pytest.approx(
+        losses.mean() + bound.geometry_cost + np.sqrt(np.log(65 / 0.05) / 60)
+    )
+
+
+def bound_value(features, labels, margins, constant, method, **settings):
+    geometry = fit_geometry(features, labels, **settings)
+    return generalisation_bound(geometry, constant, margins=margins, method=method)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    factor=st.sampled_from([0.25, 2.0, 32.0]),
+    method=st.sampled_from([m for m in METHODS if m != "one_sided"]),
+)
+def test_rescaled_logits_relabelled_classes_and_permuted_columns(seed, factor, method):
+    rng = np.random.default_rng(seed)
+    features, labels = rng.normal(size=(24, 3)), rng.integers(0, 3, 24)
+    logits = rng.normal(size=(24, 3)) + 2 * np.eye(3)[labels]
+    names = rng.permutation(3)
+    columns = rng.permutation(3)
+    bound = bound_value(features, labels, logit_margins(logits, labels), 0.8, method)
+    renamed = np.empty_like(logits)
+    renamed[:, names] = logits
+    same = bound_value(
+        features[:, columns],
+        names[labels],
+        logit_margins(factor * renamed + rng.normal(size=(24, 1)), names[labels]),
+        0.8 * factor,
+        method,
+    )
+    assert same.value == pytest.approx(bound.value, abs=1e-9)
+    assert same.form == bound.form
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_permuted_rows_permute_the_halves(seed):
+    # Given the halves, nothing depends on the order of the rows.
+    rng = np.random.default_rng(seed)
+    features, labels = rng.normal(size=(20, 2)), rng.integers(0, 2, 20)
+    half = rng.permutation(20) < 9
+    order = rng.permutation(20)
+    first = fit_geometry(features, labels, reference=half, scales=[0.5, 2.0], radii=[0.5])
+    second = fit_geometry(
+        features[order], labels[order], reference=half[order], scales=[0.5, 2.0], radii=[0.5]
+    )
+    np.testing.assert_allclose(first.one_sided_costs, second.one_sided_costs, atol=1e-9)
+    np.testing.assert_allclose(first.nearest_distances, second.nearest_distances)
+    np.testing.assert_array_equal(first.exceptions[0], second.exceptions[0])
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_rescaled_inputs_and_grid(seed):
+    rng = np.random.default_rng(seed)
+    features, labels = rng.normal(size=(20, 2)), rng.integers(0, 2, 20)
+    margins = rng.normal(size=20) + 1
+    scales = 2.0 ** np.arange(-4, 5)
+    first = bound_value(features, labels, margins, 1.0, "transport", scales=scales)
+    second = bound_value(4.0 * features, labels, margins, 0.25, "transport", scales=scales / 4.0)
+    assert second.value == pytest.approx(first.value)
+    assert second.scale == pytest.approx(first.scale / 4.0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_a_duplicate_of_a_reference_row_never_uncovers_points(seed):
+    rng = np.random.default_rng(seed)
+    features, labels = rng.normal(size=(20, 2)), rng.integers(0, 2, 20)
+    half = rng.permutation(20) < 9
+    kept = np.append(np.arange(20), np.flatnonzero(half)[0])
+    first = fit_geometry(features, labels, reference=half, scales=[0.7], radii=[0.5])
+    second = fit_geometry(
+        features[kept], labels[kept], reference=half[kept], scales=[0.7], radii=[0.5]
+    )
+    assert second.n_repeated == first.n_repeated + 1
+    np.testing.assert_allclose(first.nearest_distances, second.nearest_distances)
+    assert first.exceptions[0][0] == second.exceptions[0][0]
+    # The nearest reference point stays where it is: unlimited capacity gives the same cost.
+    assert second.one_sided_costs[0, -1] == pytest.approx(first.one_sided_costs[0, -1])
+
+
+def test_two_blobs_with_bad_points_order_the_forms():
+    # 2 % of the rows are misclassified outliers; capacity and exceptions deal with them.
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 2, 2000)
+    features = rng.normal(size=(2000, 2)) * 0.3 + np.where(labels, 4.0, -4.0)[:, None]
+    bad = rng.random(2000) < 0.02
+    features[bad] *= -1.0
+    margins = (2 * labels - 1) * features.sum(axis=1) / np.sqrt(2)
+    geometry = fit_geometry(features, labels, capacities=[1.0, 3.0])
+    plain = dataclasses.replace(
+        geometry,
+        capacities=geometry.capacities[:1],
+        transport_costs=geometry.transport_costs[:, :1],
+        one_sided_costs=geometry.one_sided_costs[:, :1],
+    )
+
+    def value(geometry, method):
+        return generalisation_bound(geometry, 1.0, margins=margins, method=method).value
+
+    assert value(geometry, "transport") < value(plain, "transport") < 0.25
+    exceptions = generalisation_bound(geometry, 1.0, margins=margins, method="exceptions")
+    assert exceptions.n_exceptions == np.count_nonzero(
+        margins[geometry.reference] < exceptions.radius
+    )
+    assert 0.02 < exceptions.value < 0.1
+    assert value(geometry, "covering") == 1.0
+
+
+def test_constant_networks_and_constant_labels():
+    rng = np.random.default_rng(4)
+    features = rng.normal(size=(200, 3))
+    labels = np.repeat([0, 1], [150, 50])
+    margins = np.where(labels == 0, 0.4, -0.4)
+    geometry = fit_geometry(features, labels)
+    bound = generalisation_bound(geometry, 0.0, margins=margins, method="transport")
+    # No variation at all: the error is the frequency of the smaller class.
+    assert bound.empirical_risk == pytest.approx(0.25)
+    assert 0.25 <= bound.value < 0.6
+    single = fit_geometry(features, np.zeros(200))
+    bound = generalisation_bound(single, 0.0, margins=np.ones(200), method="transport")
+    assert bound.value == pytest.approx(bound.deviation, abs=1e-3)
+    bound = generalisation_bound(single, 0.0, margins=np.ones(200), method="covering")
+    assert bound.radius == np.inf
+    assert bound.value == pytest.approx(np.sqrt(np.log(20) / 200))
+
+
+def test_smallest_samples_and_a_class_in_one_half_only():
+    geometry = fit_geometry([[0.0], [1.0]], [0, 1])
+    bound = generalisation_bound(geometry, 1.0, margins=[1.0, 1.0])
+    assert bound.vacuous
+    np.testing.assert_array_equal(geometry.transport_costs, 1.0)
+    half = np.array([True, True, False, False])
+    geometry = fit_geometry(np.zeros((4, 1)), [0, 0, 0, 1], reference=half, scales=[1.0])
+    np.testing.assert_allclose(geometry.one_sided_costs, 0.5)
+    assert geometry.nearest_distances[-1] == np.inf
+
+
+def test_certified_radii_replace_the_constant(blobs):
+    features, labels, margins, constant = blobs
+    geometry = fit_geometry(np.tile(features, (12, 1)), np.tile(labels, 12))
+    margins = np.tile(margins, 12)
+    radii = np.maximum(margins, 0.0) / constant
+    direct = generalisation_bound(geometry, constant, margins=margins, method="exceptions")
+    given_radii = generalisation_bound(
+        geometry, None, margins=margins, radii=radii, method="exceptions"
+    )
+    assert given_radii.value == direct.value
+    assert given_radii.lipschitz_constant is None
+    wider = generalisation_bound(geometry, None, margins=margins, radii=3 * radii)
+    assert wider.value < generalisation_bound(geometry, None, margins=margins, radii=radii).value
+    # A radius at a misclassified point means nothing.
+    same = np.where(margins > 0, radii, 7.0)
+    assert generalisation_bound(geometry, None, margins=margins, radii=same).value == (
+        generalisation_bound(geometry, None, margins=margins, radii=radii).value
+    )
+
+
+def test_chunks_are_valid_and_cost_more():
+    rng = np.random.default_rng(5)
+    features, labels = rng.normal(size=(400, 2)), rng.integers(0, 2, 400)
+    whole = fit_geometry(features, labels)
+    cut = fit_geometry(features, labels, chunk_size=25)
+    assert whole.optimal
+    assert not cut.optimal
+    assert (whole.n_chunks, cut.n_chunks) == (1, 5)
+    assert np.all(cut.transport_costs >= whole.transport_costs - 1e-9)
+    assert np.all(cut.transport_costs <= 1.0)
+    np.testing.assert_array_equal(cut.nearest_distances, whole.nearest_distances)
+    parallel = fit_geometry(features, labels, chunk_size=25, n_jobs=2)
+    np.testing.assert_allclose(parallel.transport_costs, cut.transport_costs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"scales": [0.0, 1.0]}, "scales"),
+        ({"scales": []}, "scales"),
+        ({"scales": [np.nan]}, "scales"),
+        ({"capacities": [0.5]}, "capacities"),
+        ({"radii": [-1.0]}, "radii"),
+        ({"n_splits": 0}, "n_splits=0"),
+        ({"chunk_size": 0}, "chunk_size=0"),
+        ({"targets": np.zeros(4)}, "not both"),
+        ({"reference": np.ones(4, dtype=bool)}, "both sides"),
+        ({"reference": np.ones(3, dtype=bool)}, "boolean mask of shape"),
+    ],
+)
+def test_settings_out_of_range_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        fit_geometry(np.zeros((4, 1)), np.zeros(4), **settings)
+
+
+def test_data_out_of_range_are_named():
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        fit_geometry([[0.0], [np.nan]], [0, 1])
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        fit_geometry([[0.0]], [0])
+    with pytest.raises(ValueError, match="loss_bound=None"):
+        fit_geometry([[0.0], [1.0]], targets=[0.0, 1.0])
+    with pytest.raises(TypeError, match="random_state=None"):
+        fit_geometry([[0.0], [1.0]], [0, 1], random_state=None)
+    geometry = fit_geometry([[0.0], [1.0]], [0, 1])
+    with pytest.raises(ValueError, match="not finite in 1 of 2 rows"):
+        generalisation_bound(geometry, 1.0, margins=[np.inf, 1.0])
+    with pytest.raises(ValueError, match="lipschitz_constant=nan"):
+        generalisation_bound(geometry, np.nan, margins=[1.0, 1.0])
+    with pytest.raises(ValueError, match="confidence=1.0"):
+        generalisation_bound(geometry, 1.0, margins=[1.0, 1.0], confidence=1.0)
+    with pytest.raises(ValueError, match="margins of shape"):
+        generalisation_bound(geometry, 1.0, margins=[1.0])
+    with pytest.raises(ValueError, match="needs margins"):
+        generalisation_bound(geometry, 1.0, losses=[1.0, 0.0])
+    regression = fit_geometry([[0.0], [1.0]], targets=[0.0, 1.0], loss_bound=1.0, scales=[1.0])
+    with pytest.raises(ValueError, match="No scale reaches"):
+        generalisation_bound(regression, 5.0, losses=[0.0, 0.0])
+
+
+def test_exceptions_of_every_number_are_monotone(blobs):
+    features, labels, _, _ = blobs
+    geometry = fit_geometry(features, labels, radii=[0.8])
+    limits = [
+        exceptions_form(geometry, np.repeat([0.0, 9.0], [q, 30 - q]), 0.05).values[0]
+        for q in range(31)
+    ]
+    assert np.all(np.diff(limits) >= -1e-12)
+    assert limits[-1] == 1.0
