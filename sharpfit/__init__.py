@@ -7,6 +7,7 @@ import importlib
 
 _PUBLIC_NAMES: dict[str, str] = {
     "BoundDisplay": "sharpfit.displays",
+    "ComparisonDisplay": "sharpfit.displays",
     "GeneralisationBound": "sharpfit.analysers",
     "HalfFeatures": "sharpfit.analysers",
     "HessianSpectrum": "sharpfit.analysers",

@@ -249,7 +249,7 @@ class Comparison:
         return f"Comparison: {self.statement}"
 
     def _complete(self, *names: str) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
-        gap, values, _ = self._columns(*names)
+        gap, values, _ = self.columns(*names)
         return gap, values
 
     def _with_settings(
@@ -259,12 +259,32 @@ class Comparison:
             raise ValueError(
                 "the settings of the runs are not known; pass hyperparameters= to compare_models"
             )
-        return self._columns(*names)
+        return self.columns(*names)
 
-    def _columns(
+    def columns(
         self, *names: str
     ) -> tuple[NDArray[np.float64], list[NDArray[np.float64]], dict[str, list[Any]]]:
-        """Gap, measures and settings of the runs that count and have these measures."""
+        """Return the runs that count and have these measures.
+
+        Parameters
+        ----------
+        *names : str
+            Names of measures.
+
+        Returns
+        -------
+        gap : ndarray of shape (n,)
+            Generalisation gaps.
+        values : list of ndarray of shape (n,)
+            One array a measure.
+        hyperparameters : dict of str to list of length n
+            Settings of these runs.
+
+        Raises
+        ------
+        ValueError
+            If a measure was not taken.
+        """
         for name in names:
             if name not in self.measures:
                 raise ValueError(f"{name!r} was not measured; choose from {list(self.measures)}")

@@ -1,6 +1,7 @@
 """Figures of the analysers, with the numbers behind them."""
 
 from sharpfit.displays.bound import BoundDisplay
+from sharpfit.displays.comparison import ComparisonDisplay
 from sharpfit.displays.spectrum import SpectrumDisplay
 
-__all__ = ["BoundDisplay", "SpectrumDisplay"]
+__all__ = ["BoundDisplay", "ComparisonDisplay", "SpectrumDisplay"]

@@ -1,0 +1,222 @@
+"""Figures of a comparison: a measure against the gap, and the correlations of all measures."""
+
+import textwrap
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from sharpfit.comparison import Comparison
+
+__all__ = ["ComparisonDisplay"]
+
+_ESTIMATE = "estimate with 95 % bootstrap interval over runs"
+
+
+class ComparisonDisplay:
+    """How measures of many trained networks go with their generalisation gap.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        Runs and measures.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes or ndarray of Axes
+        Axes of the last plot.
+    figure_ : matplotlib.figure.Figure
+        Figure of the last plot.
+
+    Examples
+    --------
+    >>> from sharpfit import ComparisonDisplay
+    >>> from sharpfit.comparison import Comparison
+    >>> table = {"gap": [0.1, 0.2, 0.3, 0.5], "sharpness": [2.0, 1.0, 4.0, 8.0]}
+    >>> display = ComparisonDisplay(Comparison.from_table(table, ["sharpness"]))
+    >>> display.plot("sharpness").ax_.get_xlabel()
+    'sharpness'
+    """
+
+    def __init__(self, comparison: Comparison):
+        self.comparison = comparison
+
+    @classmethod
+    def from_comparison(cls, comparison: Comparison) -> "ComparisonDisplay":
+        """Take the numbers from a comparison.
+
+        Parameters
+        ----------
+        comparison : Comparison
+
+        Returns
+        -------
+        ComparisonDisplay
+        """
+        return cls(comparison)
+
+    def frame(self) -> Any:
+        """Return the table of runs behind the figures.
+
+        Returns
+        -------
+        pandas.DataFrame or dict of str to list
+        """
+        return self.comparison.frame()
+
+    def plot(
+        self, measure: str, *, colour_by: str | None = None, ax: Any = None
+    ) -> "ComparisonDisplay":
+        """Draw one measure against the gap, a point a run.
+
+        Parameters
+        ----------
+        measure : str
+            Name of a measure.
+        colour_by : str, optional
+            Hyper-parameter that colours the points.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; new ones by default.
+
+        Returns
+        -------
+        ComparisonDisplay
+        """
+        if ax is None:
+            _, ax = plt.subplots(figsize=(6.0, 4.2), layout="constrained")
+        gap, values, settings = self._columns(measure)
+        self._scatter(ax, values, gap, settings, colour_by)
+        self._label(ax, measure, values)
+        ax.set_ylabel(f"test minus training {self.comparison.gap_kind}")
+        ax.set_title(self._title(measure), fontsize="medium")
+        if colour_by is not None:
+            ax.legend(title=colour_by, fontsize="small", title_fontsize="small")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def plot_panels(self, measure: str) -> "ComparisonDisplay":
+        """Draw one measure against the gap once for each hyper-parameter, coloured by it.
+
+        Parameters
+        ----------
+        measure : str
+            Name of a measure.
+
+        Returns
+        -------
+        ComparisonDisplay
+
+        Raises
+        ------
+        ValueError
+            If the settings of the runs are not known.
+        """
+        names = list(self.comparison.hyperparameters)
+        if not names:
+            raise ValueError("the settings of the runs are not known, so there are no panels")
+        granulated = self.comparison.granulated(measure)
+        figure, axes = plt.subplots(
+            1,
+            len(names),
+            figsize=(3.6 * len(names), 3.6),
+            layout="constrained",
+            sharey=True,
+            squeeze=False,
+        )
+        gap, values, settings = self._columns(measure)
+        for ax, name in zip(axes[0], names, strict=True):
+            self._scatter(ax, values, gap, settings, name)
+            self._label(ax, measure, values)
+            tau = granulated.by_hyperparameter[name]
+            ax.set_title(f"{name}\ntau within = {tau:.2f}", fontsize="medium")
+            ax.legend(fontsize="small")
+        axes[0, 0].set_ylabel(f"test minus training {self.comparison.gap_kind}")
+        self.ax_, self.figure_ = axes[0], figure
+        return self
+
+    def plot_correlations(
+        self, *, kind: str = "kendall", given: str | None = None, ax: Any = None
+    ) -> "ComparisonDisplay":
+        """Draw the rank correlation of every measure with the gap, with intervals.
+
+        Parameters
+        ----------
+        kind : {"kendall", "spearman"}, default="kendall"
+            The correlation.
+        given : str, optional
+            A measure that is held fixed.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; new ones by default.
+
+        Returns
+        -------
+        ComparisonDisplay
+        """
+        table = self.comparison.correlations(kind, given=given)
+        rows = [
+            row
+            for row in zip(
+                table["measure"], table["value"], table["low"], table["high"], strict=True
+            )
+            if np.isfinite(row[1])
+        ]
+        if ax is None:
+            height = 1.4 + 0.26 * max(len(rows), 1)
+            _, ax = plt.subplots(figsize=(7.0, height), layout="constrained")
+        places = np.arange(len(rows))[::-1]
+        for place, (_, value, low, high) in zip(places, rows, strict=True):
+            ax.plot([low, high], [place, place], color="#4c78a8", linewidth=2, alpha=0.6)
+            ax.plot(value, place, "o", color="#4c78a8")
+        ax.axvline(0, color="0.4", linewidth=0.8)
+        ax.set_yticks(places, [name.replace("_", " ") for name, *_ in rows])
+        ax.set_xlim(-1.05, 1.05)
+        name = "Kendall's tau" if kind == "kendall" else "Spearman's rho"
+        ax.set_xlabel(f"{name} with the gap" + (f", given {given}" if given else ""))
+        figure_title = textwrap.fill(self.comparison.statement, 70)
+        ax.figure.suptitle(f"{figure_title}\n{_ESTIMATE}", fontsize="small")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _columns(self, measure: str) -> tuple[np.ndarray, np.ndarray, dict[str, list[Any]]]:
+        gap, (values,), settings = self.comparison.columns(measure)
+        return gap, values, settings
+
+    def _scatter(
+        self,
+        ax: Any,
+        values: np.ndarray,
+        gap: np.ndarray,
+        settings: dict[str, list[Any]],
+        colour_by: str | None,
+    ) -> None:
+        if colour_by is None:
+            ax.scatter(values, gap, color="#4c78a8", alpha=0.8)
+            return
+        if colour_by not in settings:
+            raise ValueError(
+                f"colour_by={colour_by!r} is no hyper-parameter of the runs; choose from "
+                f"{list(settings)}"
+            )
+        levels = list(dict.fromkeys(settings[colour_by]))
+        if all(isinstance(level, int | float) for level in levels):
+            levels.sort()
+        colours = plt.get_cmap("viridis")(np.linspace(0.0, 0.9, len(levels)))
+        for level, colour in zip(levels, colours, strict=True):
+            rows = [i for i, value in enumerate(settings[colour_by]) if value == level]
+            ax.scatter(values[rows], gap[rows], color=colour, label=str(level), alpha=0.85)
+
+    def _label(self, ax: Any, measure: str, values: np.ndarray) -> None:
+        ax.set_xlabel(measure.replace("_", " "))
+        if len(values) and values.min() > 0 and values.max() > 100 * values.min():
+            ax.set_xscale("log")
+
+    def _title(self, measure: str) -> str:
+        table = self.comparison.correlations()
+        place = list(table["measure"]).index(measure)
+        value, low, high = (list(table[key])[place] for key in ("value", "low", "high"))
+        if not np.isfinite(value):
+            return self.comparison.statement
+        return (
+            f"Kendall's tau {value:.2f} [{low:.2f}, {high:.2f}] over "
+            f"{list(table['n_runs'])[place]} runs"
+        )
