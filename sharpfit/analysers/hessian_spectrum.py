@@ -1,31 +1,23 @@
 """Top curvature of the loss of a network, as an estimator."""
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state, get_tags
-from sklearn.utils.metaestimators import available_if
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sharpfit.analysers.delegation import DelegatingAnalyser
+from sharpfit.analysers.objective_hessian import objective_spectrum
 from sharpfit.bridge import Problem, as_problem
 from sharpfit.curvature import HessianSpectrumResult, hessian_spectrum
 
 __all__ = ["HessianSpectrum"]
 
 
-def _estimator_has(name: str) -> Callable[[Any], bool]:
-    def check(self: "HessianSpectrum") -> bool:
-        return hasattr(getattr(self, "estimator_", self.estimator), name)
-
-    return check
-
-
-class HessianSpectrum(MetaEstimatorMixin, BaseEstimator):
+class HessianSpectrum(DelegatingAnalyser):
     """Extreme eigenvalues of the curvature of a network's loss, with their error bars.
 
     The loss is the one the network is trained with, on the rows given to `fit`, with class and
@@ -248,59 +240,6 @@ class HessianSpectrum(MetaEstimatorMixin, BaseEstimator):
 
         return SpectrumDisplay.from_estimator(self).plot(ax, kind=kind)
 
-    @property
-    def classes_(self) -> np.ndarray:
-        """Class labels of a classifier."""
-        return self.estimator_.classes_
-
-    @available_if(_estimator_has("predict"))
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict with the trained estimator.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, ...)
-            Rows.
-
-        Returns
-        -------
-        ndarray
-        """
-        check_is_fitted(self, "estimator_")
-        return self.estimator_.predict(X)
-
-    @available_if(_estimator_has("predict_proba"))
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Predict class probabilities with the trained estimator.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, ...)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes)
-        """
-        check_is_fitted(self, "estimator_")
-        return self.estimator_.predict_proba(X)
-
-    @available_if(_estimator_has("transform"))
-    def transform(self, X: Any) -> np.ndarray:
-        """Transform with the trained estimator.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, ...)
-            Rows.
-
-        Returns
-        -------
-        ndarray
-        """
-        check_is_fitted(self, "estimator_")
-        return self.estimator_.transform(X)
-
     def _check_parameters(self) -> None:
         for name, allowed in (
             ("matrix", ("hessian", "gauss_newton")),
@@ -338,29 +277,40 @@ class HessianSpectrum(MetaEstimatorMixin, BaseEstimator):
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _problem(self, estimator: Any, X: Any, y: Any, prefit: Any, sample_weight: Any) -> Problem:
-        return as_problem(
+        problem = as_problem(
             estimator, X, y, prefit=prefit, sample_weight=sample_weight, dtype=self._dtype()
         )
+        if problem.objective is not None and sample_weight is not None:
+            raise ValueError(
+                f"sample_weight has no place in the loss of {type(problem.network).__name__}, "
+                "which overrides get_loss; leave it out."
+            )
+        return problem
 
     def _spectrum(
         self, problem: Problem, seed: int | None, **request: Any
     ) -> HessianSpectrumResult:
-        result = hessian_spectrum(
-            problem.module,
-            problem.sample_loss(),
-            problem.inputs,
-            problem.targets,
-            sample_weight=problem.sample_weight,
-            matrix=self.matrix,
-            parameters=self.parameters,
-            batch_size=self.batch_size,
-            memory_budget=self.memory_budget,
-            tol=self.tol,
-            max_products=self.max_products,
-            random_state=seed,
-            verbose=self.verbose,
-            **request,
-        )
+        request |= {
+            "parameters": self.parameters,
+            "tol": self.tol,
+            "max_products": self.max_products,
+            "random_state": seed,
+            "verbose": self.verbose,
+        }
+        if problem.objective is not None and self.matrix == "hessian":
+            result = objective_spectrum(problem, **request)
+        else:
+            result = hessian_spectrum(
+                problem.module,
+                problem.sample_loss(),
+                problem.inputs,
+                problem.targets,
+                sample_weight=problem.sample_weight,
+                matrix=self.matrix,
+                batch_size=self.batch_size,
+                memory_budget=self.memory_budget,
+                **request,
+            )
         if not result.converged.all():
             count, rough = len(result.converged), int(np.sum(~result.converged))
             warnings.warn(
@@ -399,13 +349,3 @@ class HessianSpectrum(MetaEstimatorMixin, BaseEstimator):
         if "text/html" in bundle and hasattr(self, "sharpness_"):
             bundle["text/html"] += f"<p>{self._statement()}</p>"
         return bundle
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        inner = get_tags(self.estimator)
-        tags.estimator_type = inner.estimator_type
-        tags.classifier_tags = inner.classifier_tags
-        tags.regressor_tags = inner.regressor_tags
-        tags.target_tags = inner.target_tags
-        tags.input_tags = inner.input_tags
-        return tags

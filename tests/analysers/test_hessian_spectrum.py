@@ -398,3 +398,31 @@ def test_missing_targets_are_named():
     trained = network().fit(X, LABELS)
     with pytest.raises(ValueError, match="y is None"):
         HessianSpectrum(trained).fit(X, None)
+
+
+class PenalisedClassifier(NeuralNetClassifier):
+    def get_loss(self, y_pred, y_true, *args, **kwargs):
+        loss = super().get_loss(y_pred, y_true, *args, **kwargs)
+        return loss + 0.5 * sum(p.square().sum() for p in self.module_.parameters())
+
+
+def test_overridden_loss_counts_its_penalty():
+    def build(kind):
+        layers = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+        return skorch_net(kind, layers, criterion=nn.CrossEntropyLoss).fit(X, CODES)
+
+    net = build(PenalisedClassifier)
+    matrix = dense_hessian(
+        net.module_, torch.as_tensor(X), lambda outputs: cross_entropy(outputs, CODES).mean()
+    )
+    truth = np.linalg.eigvalsh(matrix)[::-1] + 1.0
+    spectrum = HessianSpectrum(net, n_eigenvalues=4, tol=1e-6, trace=True, random_state=0)
+    spectrum.fit(X, CODES)
+    np.testing.assert_allclose(spectrum.eigenvalues_, truth[:4], rtol=1e-5)
+    assert abs(spectrum.trace_ - truth.sum()) <= 4 * spectrum.trace_std_error_ + 1e-5
+    assert np.isnan(spectrum.gauss_newton_share_)
+    assert spectrum.score(X, CODES) == pytest.approx(-truth[0], rel=1e-5)
+    with pytest.raises(ValueError, match="PenalisedClassifier overrides get_loss"):
+        HessianSpectrum(net, matrix="gauss_newton").fit(X, CODES)
+    with pytest.raises(ValueError, match="sample_weight has no place"):
+        HessianSpectrum(net).fit(X, CODES, sample_weight=np.ones(len(X)))
