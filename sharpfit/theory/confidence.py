@@ -2,8 +2,7 @@
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import xlogy
-from scipy.stats import beta
+from scipy.special import betainccinv, xlogy
 
 __all__ = [
     "binary_kl",
@@ -29,7 +28,7 @@ def check_delta(delta: float, *, largest: float = 1.0) -> float:
     return delta
 
 
-def clopper_pearson_upper(successes: ArrayLike, trials: int, delta: float) -> np.ndarray:
+def clopper_pearson_upper(successes: ArrayLike, trials: int, delta: ArrayLike) -> np.ndarray:
     """Upper confidence limit of a binomial probability (Clopper and Pearson, 1934).
 
     If ``successes`` is binomial with ``trials`` trials and probability ``p``, then ``p`` exceeds
@@ -42,8 +41,8 @@ def clopper_pearson_upper(successes: ArrayLike, trials: int, delta: float) -> np
         Observed counts, between 0 and ``trials``.
     trials : int
         Number of independent trials, at least 1.
-    delta : float
-        Probability of failure, in (0, 1].
+    delta : float or array-like of float
+        Probability of failure, in (0, 1], one for each count or for all.
 
     Returns
     -------
@@ -61,12 +60,14 @@ def clopper_pearson_upper(successes: ArrayLike, trials: int, delta: float) -> np
     0.0581551
     """
     counts = _check_counts(successes, trials)
-    delta = check_delta(delta)
-    limits = beta.isf(delta, counts + 1.0, np.maximum(trials - counts, 1.0))
+    deltas = np.asarray(delta, dtype=np.float64)
+    check_delta(float(deltas.min()))
+    check_delta(float(deltas.max()))
+    limits = betainccinv(counts + 1.0, np.maximum(trials - counts, 1.0), deltas)
     return np.where(counts >= trials, 1.0, limits)
 
 
-def clopper_pearson_lower(successes: ArrayLike, trials: int, delta: float) -> np.ndarray:
+def clopper_pearson_lower(successes: ArrayLike, trials: int, delta: ArrayLike) -> np.ndarray:
     """Lower confidence limit of a binomial probability (Clopper and Pearson, 1934).
 
     The mirror image of :func:`clopper_pearson_upper`: the probability lies below the returned
@@ -78,8 +79,8 @@ def clopper_pearson_lower(successes: ArrayLike, trials: int, delta: float) -> np
         Observed counts, between 0 and ``trials``.
     trials : int
         Number of independent trials, at least 1.
-    delta : float
-        Probability of failure, in (0, 1].
+    delta : float or array-like of float
+        Probability of failure, in (0, 1], one for each count or for all.
 
     Returns
     -------

@@ -90,10 +90,12 @@ def exceptions_form(geometry: Geometry, radii: np.ndarray, delta: float) -> Form
     share = delta / len(geometry.radii) / 2.0
     exact_share = share / ((n_bad + 1.0) * (n_bad + 2.0))
     n_test = geometry.n_test
-    exact = _limits(geometry.exceptions, n_bad, n_test, exact_share)
-    coarse = _limits(geometry.exceptions, rounded, n_test, np.full(len(n_bad), share / len(levels)))
-    uncovered = np.array([counts[0] for counts in geometry.exceptions])
     spoilt = _spoilt(geometry.exceptions, n_bad)
+    exact = clopper_pearson_upper(spoilt, n_test, exact_share)
+    coarse = clopper_pearson_upper(
+        _spoilt(geometry.exceptions, rounded), n_test, share / len(levels)
+    )
+    uncovered = np.array([counts[0] for counts in geometry.exceptions])
     return _curve(
         "exceptions",
         geometry.radii,
@@ -133,16 +135,6 @@ def _spoilt(exceptions: tuple[np.ndarray, ...], n_bad: np.ndarray) -> np.ndarray
     return np.array(
         [counts[min(q, len(counts) - 1)] for q, counts in zip(n_bad, exceptions, strict=True)]
     )
-
-
-def _limits(
-    exceptions: tuple[np.ndarray, ...], n_bad: np.ndarray, n_test: int, deltas: np.ndarray
-) -> np.ndarray:
-    limits = [
-        clopper_pearson_upper(count, n_test, delta)
-        for count, delta in zip(_spoilt(exceptions, n_bad), deltas, strict=True)
-    ]
-    return np.array(limits, dtype=np.float64)
 
 
 def _curve(

@@ -419,7 +419,7 @@ def test_data_out_of_range_are_named():
         generalisation_bound(geometry, 1.0, margins=[np.inf, 1.0])
     with pytest.raises(ValueError, match="lipschitz_constant=nan"):
         generalisation_bound(geometry, np.nan, margins=[1.0, 1.0])
-    with pytest.raises(ValueError, match="confidence=1.0"):
+    with pytest.raises(ValueError, match=r"confidence=1\.0"):
         generalisation_bound(geometry, 1.0, margins=[1.0, 1.0], confidence=1.0)
     with pytest.raises(ValueError, match="margins of shape"):
         generalisation_bound(geometry, 1.0, margins=[1.0])

@@ -170,5 +170,5 @@ def test_cost_is_concave_in_the_scale_and_falls_with_capacity():
 
 
 def test_capacity_below_one_is_refused():
-    with pytest.raises(ValueError, match="capacity=0.5"):
+    with pytest.raises(ValueError, match=r"capacity=0\.5"):
         transport_cost(np.zeros((1, 1)), [0], np.zeros((1, 1)), [0], scale=1.0, capacity=0.5)
