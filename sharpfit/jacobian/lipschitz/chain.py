@@ -1,5 +1,6 @@
 """The dense end of a network: affine maps of vectors with activations between them."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +93,7 @@ class Stage:
     low, high : float
         Smallest and largest slope of the activation.
     activation : torch.nn.Module
+        Of vectors, in float64 on the CPU.
     """
 
     affine: AffineMap
@@ -180,7 +182,8 @@ def dense_chain(interpreter: LipschitzInterpreter) -> DenseChain:
     for layer in reversed(path):
         slopes = slope_interval(layer)
         if slopes is not None and slopes[0] < slopes[1]:
-            stages.append(Stage(affine, *slopes, layer))
+            activation = copy.deepcopy(layer).to(device="cpu", dtype=torch.float64)
+            stages.append(Stage(affine, *slopes, activation))
             affine = AffineMap.identity(len(affine.matrix))
             continue
         affine = affine.followed_by(*_affine_step(layer, len(affine.matrix)))

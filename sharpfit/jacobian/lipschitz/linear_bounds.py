@@ -90,7 +90,7 @@ def lowest_margins(chain: DenseChain, labels: Tensor, ball: Ball) -> Tensor:
         low = torch.maximum(low - slack, -magnitude)
         high = torch.minimum(-negative_high + slack, magnitude)
         lines.append(lines_around(stage, low, torch.maximum(low, high)))
-        at_zero = stage.activation(torch.zeros_like(low)[:, None])[:, 0].abs()
+        at_zero = stage.activation(torch.zeros_like(low)).abs()
         steepest = max(abs(stage.low), abs(stage.high))
         magnitude = _LINE_GROWTH * (steepest * magnitude + at_zero)
     head = chain.head

@@ -50,7 +50,7 @@ def _parallel_lines(stage: Stage, low: Tensor, high: Tensor) -> Lines:
     centre, radius = (least + greatest) / 2, (greatest - least) / 2
     middle, half = (low + high) / 2, (high - low) / 2
     with torch.no_grad():
-        value = stage.activation(middle[..., None, :])[..., 0, :]
+        value = stage.activation(middle)
     offset = value - centre * middle
     return Lines(centre, offset - radius * half, centre, offset + radius * half)
 
