@@ -53,6 +53,10 @@ class DenseChain:
         self._module = module.module
         leaves = [part for part in self._module.modules() if not any(part.children())]
         self._leaves = leaves if all(_is_known(leaf) for leaf in leaves) else []
+        self._recorder = _ChainRecorder()
+        for leaf in self._leaves:
+            leaf.register_forward_pre_hook(self._recorder.enter)
+            leaf.register_forward_hook(self._recorder.leave)
         self._buffers: dict[int, Tensor] = {}
         self.row_bytes = 0
 
@@ -71,18 +75,11 @@ class DenseChain:
         """
         if not self._leaves:
             return None
-        recorder = _ChainRecorder(inputs.detach())
-        handles = [leaf.register_forward_pre_hook(recorder.enter) for leaf in self._leaves]
-        handles += [leaf.register_forward_hook(recorder.leave) for leaf in self._leaves]
-        try:
-            with torch.no_grad():
-                outputs = self._module(recorder.last)
-        finally:
-            for handle in handles:
-                handle.remove()
-        if not recorder.ends_with(outputs):
-            return None
-        return outputs, self._propagate(recorder.steps, outputs)
+        self._recorder.start(inputs.detach())
+        with torch.no_grad():
+            outputs = self._module(self._recorder.last)
+        steps = self._recorder.finish(outputs)
+        return None if steps is None else (outputs, self._propagate(steps, outputs))
 
     def _propagate(self, steps: list[tuple[nn.Module, Tensor]], outputs: Tensor) -> Tensor:
         jacobians: Tensor | None = None
@@ -132,8 +129,10 @@ def _is_known(leaf: nn.Module) -> bool:
 class _ChainRecorder:
     """Follows a tensor through the leaves; `last` is None once the chain is broken."""
 
-    def __init__(self, inputs: Tensor):
-        self.steps: list[tuple[nn.Module, Tensor]] = []
+    last: Any = None
+
+    def start(self, inputs: Tensor) -> None:
+        self._steps: list[tuple[nn.Module, Tensor]] = []
         self._follow(inputs)
 
     def _follow(self, tensor: Tensor) -> None:
@@ -151,15 +150,18 @@ class _ChainRecorder:
                 self.last = None
                 return
             kept = self.last.clone() if getattr(leaf, "inplace", False) else self.last
-            self.steps.append((leaf, kept))
+            self._steps.append((leaf, kept))
 
     def leave(self, leaf: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         if self.last is not None:
             self._follow(output)
 
-    def ends_with(self, outputs: Any) -> bool:
+    def finish(self, outputs: Any) -> list[tuple[nn.Module, Tensor]] | None:
         unchanged = outputs is self.last and outputs._version == self._version
-        return unchanged and any(type(layer) is nn.Linear for layer, _ in self.steps)
+        self.last = None
+        if unchanged and any(type(layer) is nn.Linear for layer, _ in self._steps):
+            return self._steps
+        return None
 
 
 def elementwise_derivative(layer: nn.Module, entering: Tensor) -> Tensor:

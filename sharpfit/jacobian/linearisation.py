@@ -256,5 +256,6 @@ def _check_inputs(module: nn.Module, inputs: Tensor) -> None:
                 f"inputs are {inputs.dtype} and the module's parameters {parameter.dtype}; "
                 "convert one of them, nothing is cast silently"
             )
-    if not bool(torch.isfinite(inputs).all()):
+    # The sum is finite unless an entry is not, or it overflows.
+    if not bool(torch.isfinite(inputs.sum())) and not bool(torch.isfinite(inputs).all()):
         raise ValueError("inputs contain NaN or infinity; remove or impute these rows first")
