@@ -136,7 +136,7 @@ class _ChainRecorder:
         self._follow(inputs)
 
     def _follow(self, tensor: Tensor) -> None:
-        self.last: Any = tensor
+        self.last = tensor
         self._version = tensor._version
 
     def enter(self, leaf: nn.Module, args: tuple[Any, ...]) -> None:
