@@ -376,7 +376,7 @@ class _Search:
         rest = np.append(keys + couplings, unseen)
         end = np.maximum.accumulate(rest[::-1])[::-1][1 : wanted + 1]
         joint = np.cumsum(couplings[:wanted] ** 2)
-        gap = np.where(np.tri(wanted, dtype=bool).T, keys[:wanted, None] - end, 0.0)
+        gap = np.triu(keys[:wanted, None] - end)
         with np.errstate(invalid="ignore", divide="ignore"):
             quadratic = 2 * joint / (gap + np.sqrt(gap**2 + 4 * joint))
         quadratic = np.where(gap > 0, quadratic, np.inf).min(axis=1)

@@ -145,10 +145,10 @@ class KrylovSubspace:
         -------
         RitzPairs
         """
-        chosen = self.expanded if among is None else among
-        block = self._projection[np.ix_(chosen, chosen)]
+        chosen = np.array(self.expanded if among is None else among)
+        block = self._projection[chosen[:, None], chosen]
         values, coefficients = np.linalg.eigh((block + block.T) / 2)
-        directions = self._projection[np.ix_(self.frontier, chosen)] @ coefficients
+        directions = self._projection[self.frontier][:, chosen] @ coefficients
         asymmetry = np.linalg.norm((block - block.T) / 2 @ coefficients, axis=0)
         return RitzPairs(
             values=values,
@@ -224,7 +224,7 @@ class KrylovSubspace:
         -------
         Tensor of shape (size, k), in the operator's dtype
         """
-        turn = torch.as_tensor(coefficients, device=self.operator.device)
+        turn = torch.as_tensor(coefficients.T.copy(), device=self.operator.device)
         combined = torch.empty(
             (self.operator.size, coefficients.shape[1]),
             dtype=self.operator.dtype,
@@ -232,7 +232,7 @@ class KrylovSubspace:
         )
         for part in self._blocks(len(self.expanded)):
             block = self._basis[self.expanded, part].to(torch.float64)
-            combined[part] = (block.T @ turn).to(combined.dtype)
+            combined[part] = (turn @ block).T.to(combined.dtype)
         return combined
 
     def _append(self, vector: Tensor) -> None:
@@ -253,10 +253,13 @@ class KrylovSubspace:
         coefficients = np.zeros(count)
         if expected is not None:
             known = np.flatnonzero(self._projection[expected, :count])
-            if len(known):
-                rows, foreseen = [int(row) for row in known], self._projection[expected, known]
-                self._subtract(vector, rows, foreseen)
-                coefficients[known] = foreseen
+            foreseen = self._projection[expected, known]
+            coefficients[known] = foreseen
+            if len(known) == 1:  # the recurrence of three terms
+                row = self._basis[int(known[0])].to(torch.float64)
+                vector.add_(row, alpha=-float(foreseen[0]))
+            elif len(known):
+                self._subtract(vector, known.tolist(), foreseen)
             own = self._basis[expected].to(torch.float64)
             component = float(own @ vector)
             vector.add_(own, alpha=-component)
@@ -280,7 +283,8 @@ class KrylovSubspace:
     def _subtract(self, vector: Tensor, rows: slice | list[int], weights: np.ndarray) -> None:
         amounts = torch.as_tensor(weights, device=vector.device)
         for part in self._blocks(len(weights)):
-            vector[part] -= self._basis[rows, part].to(torch.float64).T @ amounts
+            block = self._basis[rows, part].to(torch.float64)
+            torch.addmv(vector[part], block.T, amounts, alpha=-1.0, out=vector[part])
 
     def _blocks(self, rows: int) -> list[slice]:
         """Split the entries into ranges; one range when the basis needs no conversion."""
