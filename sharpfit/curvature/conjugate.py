@@ -47,6 +47,7 @@ class ConjugateOperator(NetworkOperator):
         self._check(vector)
         return self.to_outputs(self.to_parameters(vector))
 
+    @torch.no_grad()
     def to_parameters(self, vector: Tensor) -> Tensor:
         """Return ``B^T u``, which maps eigenvectors of `K` to those of `G`.
 
@@ -66,6 +67,7 @@ class ConjugateOperator(NetworkOperator):
             linearisation.add_transposed_product(_root_product(linearisation, part), total)
         return self.unscaled(pulled)
 
+    @torch.no_grad()
     def to_outputs(self, vector: Tensor) -> Tensor:
         """Return ``B v``.
 
@@ -77,7 +79,7 @@ class ConjugateOperator(NetworkOperator):
         -------
         Tensor of shape (size,)
         """
-        direction = self._network.split(vector if self._scaling is None else vector * self._scaling)
+        direction = self.selection.split(self.unscaled(vector))
         product = torch.empty(self.size, dtype=self.dtype, device=self.device)
         rows = product.view(-1, self._n_outputs)
         for linearisation in self.linearisations():

@@ -1,7 +1,7 @@
 """The rows a loss is taken over, from tensors, data sets or loaders, in chunks."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,8 +33,6 @@ class Rows:
         Where chunks are moved to.
     dtype : torch.dtype
         What floating inputs are converted to.
-    channels_last : bool
-        Whether chunks are laid out channels last.
     """
 
     source: Source
@@ -42,14 +40,9 @@ class Rows:
     weights: Tensor
     device: torch.device
     dtype: torch.dtype
-    channels_last: bool = False
 
     def __len__(self) -> int:
         return self.targets.shape[0]
-
-    def with_channels_last(self) -> "Rows":
-        """Return the same rows, laid out channels last."""
-        return replace(self, channels_last=True)
 
     def chunks(self, size: int, start: int = 0) -> Iterator[Chunk]:
         """Yield the rows from `start` on in order, `size` at a time."""
@@ -80,10 +73,7 @@ class Rows:
         return next(self._inputs(1, 0))
 
     def _place(self, inputs: Tensor) -> Tensor:
-        inputs = inputs.to(self.device, self.dtype if inputs.is_floating_point() else None)
-        return inputs.contiguous(
-            memory_format=torch.channels_last if self.channels_last else torch.contiguous_format
-        )
+        return inputs.to(self.device, self.dtype if inputs.is_floating_point() else None)
 
 
 def prepare_rows(

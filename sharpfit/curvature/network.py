@@ -42,15 +42,6 @@ class Network:
         """Device of the selected parameters."""
         return self.parameters[0].device
 
-    def split(self, vector: Tensor) -> tuple[Tensor, ...]:
-        """Split a flat vector into parts laid out in memory like the parameters."""
-        return tuple(
-            torch.empty_like(parameter).copy_(part)
-            if part.ndim == 4 and not parameter.is_contiguous()
-            else part
-            for parameter, part in zip(self.parameters, self.selection.split(vector), strict=True)
-        )
-
 
 def snapshot(
     module: nn.Module, parameters: ParameterChoice = None, dtype: torch.dtype | None = None
@@ -99,40 +90,6 @@ def snapshot(
             "float64: pass dtype=torch.float32"
         )
     return Network(copied, selection, kept)
-
-
-def prefer_channels_last(network: Network, inputs: Tensor) -> bool:
-    """Lay out a convolutional copy channels last, where the CPU's kernels are faster.
-
-    Parameters
-    ----------
-    network : Network
-        Its module is converted in place when it runs in the new layout.
-    inputs : Tensor of shape (m, channels, height, width)
-        A few rows.
-
-    Returns
-    -------
-    bool
-        Whether the layout was changed; modules that view their activations cannot use it.
-    """
-    convolutional = any(isinstance(layer, nn.Conv2d) for layer in network.module.modules())
-    if not convolutional or inputs.ndim != 4 or inputs.device.type != "cpu":
-        return False
-    _set_layout(network.module, torch.channels_last)
-    try:
-        with torch.no_grad():
-            network.module(inputs.contiguous(memory_format=torch.channels_last))
-    except RuntimeError:
-        _set_layout(network.module, torch.contiguous_format)
-        return False
-    return True
-
-
-def _set_layout(module: nn.Module, layout: torch.memory_format) -> None:
-    for parameter in module.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
 
 
 @contextmanager

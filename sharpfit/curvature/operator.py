@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sharpfit.curvature.chunking import choose_batch_size
 from sharpfit.curvature.data import Source, prepare_rows
 from sharpfit.curvature.linearisation import Linearisation, Parts
-from sharpfit.curvature.network import Network, prefer_channels_last, snapshot
+from sharpfit.curvature.network import Network, snapshot
 from sharpfit.curvature.parameters import ParameterChoice, ParameterSelection
 from sharpfit.curvature.routes import RouteChoice, choose_route
 from sharpfit.curvature.sharding import GroupChoice, resolve_group, sum_over
@@ -111,8 +111,6 @@ class NetworkOperator(SymmetricOperator):
         self._rows = prepare_rows(
             self._network, self._loss, inputs, targets, sample_weight, dtype, self.process_group
         )
-        if prefer_channels_last(self._network, self._rows.first(2)):
-            self._rows = self._rows.with_channels_last()
         self.selection: ParameterSelection = self._network.selection
         self.dtype = self._network.dtype
         self.device = self._network.device
@@ -182,6 +180,7 @@ class NetworkOperator(SymmetricOperator):
         """
         return vector if self._scaling is None else vector * self._scaling
 
+    @torch.no_grad()
     def data_product(self, direction: Tensor) -> Tensor:
         """Multiply by the matrix of the data loss, without weight decay and preconditioner.
 
@@ -194,11 +193,12 @@ class NetworkOperator(SymmetricOperator):
         Tensor of shape (P,)
         """
         product = torch.zeros_like(direction)
-        parts, total = self._network.split(direction), self.selection.split(product)
+        parts, total = self.selection.split(direction), self.selection.split(product)
         for linearisation in self.linearisations():
             self._add_product(linearisation, parts, total)
         return sum_over(self.process_group, product)
 
+    @torch.no_grad()
     def gauss_newton_form(self, direction: Tensor) -> float:
         """Return ``v^T G v`` of the data loss.
 
@@ -210,7 +210,7 @@ class NetworkOperator(SymmetricOperator):
         -------
         float
         """
-        parts = self._network.split(direction)
+        parts = self.selection.split(direction)
         form = torch.zeros((), dtype=torch.float64, device=self.device)
         for chunk in self._rows.chunks(self.batch_size):
             # Not the kept ones: their graphs would grow by what this one form needs.
@@ -222,6 +222,7 @@ class NetworkOperator(SymmetricOperator):
             form += (tangents * curved * chunk.weights).double().sum()
         return float(sum_over(self.process_group, form))
 
+    @torch.no_grad()
     def gradient(self) -> Tensor:
         """Gradient of the data loss in the selected parameters.
 

@@ -49,8 +49,11 @@ class ParameterSelection:
         -------
         tuple of Tensor
         """
-        parts = vector.split([shape.numel() for shape in self.shapes])
-        return tuple(part.view(shape) for part, shape in zip(parts, self.shapes, strict=True))
+        parts, start = [], 0
+        for shape in self.shapes:
+            parts.append(vector[start : start + shape.numel()].view(shape))
+            start += shape.numel()
+        return tuple(parts)
 
     def join(self, parts: Iterable[Tensor]) -> Tensor:
         """Return one flat vector made of parts shaped like the parameters.

@@ -7,7 +7,10 @@ from typing import Literal
 import torch
 from torch.func import functional_call, vjp
 
+from sharpfit.curvature.chain import read_chain
+from sharpfit.curvature.closed_form import ClosedForm
 from sharpfit.curvature.kept_graph import KeptGraph
+from sharpfit.curvature.layers import Layer
 from sharpfit.curvature.linearisation import Chunk, Linearisation
 from sharpfit.curvature.network import Network, differentiable_kernels
 from sharpfit.curvature.traced import Traced, Tracer
@@ -63,6 +66,16 @@ def choose_route(
     """
     if route not in ROUTES:
         raise ValueError(f"route must be one of {ROUTES}, got {route!r}")
+    if route in ("auto", "closed_form"):
+        chain = read_chain(network)
+        if chain is not None and _agrees(chain, network, loss, example):
+            return "closed_form", lambda chunk: ClosedForm(chain, loss, chunk)
+        if route == "closed_form":
+            raise ValueError(
+                f"module {type(network.module).__name__} is not a chain of layers with "
+                "hand-written derivatives (linear, convolution, activation, pooling, flattening, "
+                "batch normalisation, dropout); use route='auto'"
+            )
     if route == "graph" or (route == "auto" and n_chunks < _TRACING_PAYS_FROM):
         return "graph", lambda chunk: KeptGraph(network, loss, chunk)
     tracer = Tracer(network, loss)
@@ -84,6 +97,21 @@ def choose_route(
         )
         return "graph", lambda chunk: KeptGraph(network, loss, chunk)
     return "traced", lambda chunk: Traced(tracer, chunk)
+
+
+def _agrees(chain: list[Layer], network: Network, loss: SampleLoss, example: Chunk) -> bool:
+    """Whether a chain computes what the module does."""
+    if not any(layer.selected for layer in chain):
+        return False
+    with torch.no_grad():
+        expected = network.module(example.inputs)
+    try:
+        found = ClosedForm(chain, loss, example).outputs
+    except RuntimeError:  # an input of another rank than the layers' derivatives take
+        return False
+    return found.shape == expected.shape and torch.allclose(
+        found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()), equal_nan=True
+    )
 
 
 def _check_functional_call(network: Network, example: Chunk) -> None:
