@@ -27,6 +27,9 @@ html_static_path = ["_static"]
 html_css_files = ["sharpfit.css"]
 
 autosummary_generate = True
+autosummary_imported_members = True
+autosummary_ignore_module_all = False
+autosummary_context = {"top_level": sharpfit.__all__}
 autodoc_typehints = "none"  # numpydoc sections carry the types
 numpydoc_show_class_members = False  # the class template lists methods, inherited ones apart
 numpydoc_xref_param_type = False
