@@ -154,6 +154,32 @@ def test_parametrised_weights_are_used_as_they_are():
     )
 
 
+@pytest.mark.parametrize(
+    ("layer", "norm", "shape"),
+    [
+        (nn.Linear(4, 3), nn.BatchNorm1d(3), (4,)),
+        (nn.Conv1d(2, 4, 3, stride=2, padding=1, groups=2), nn.BatchNorm1d(4), (2, 8)),
+        (nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), (2, 6, 6)),
+    ],
+)
+def test_batch_norm_joins_the_linear_layer_before(layer, norm, shape):
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(layer, norm).double().eval()
+    with torch.no_grad():
+        for tensor in (*network.parameters(), norm.running_mean):
+            tensor.copy_(torch.randn(tensor.shape, generator=generator))
+        norm.running_var.copy_(torch.rand(norm.running_var.shape, generator=generator) + 0.01)
+        size = math.prod(shape)
+        units = torch.eye(size, dtype=torch.float64).reshape(size, *shape)
+        matrix = (network(units) - network(torch.zeros_like(units[:1]))).reshape(size, -1)
+    exact = float(torch.linalg.matrix_norm(matrix, 2))
+    certificate = lipschitz_certificate(network, shape)
+    separate = math.prod(rule.constant for rule in certificate.rules)
+    assert exact <= float(certificate) < separate
+    if isinstance(layer, nn.Linear):
+        assert float(certificate) == pytest.approx(exact, rel=1e-9)
+
+
 def test_default_arguments_and_constant_buffers():
     class Shifted(nn.Module):
         def __init__(self):

@@ -168,7 +168,7 @@ def dense_chain(interpreter: LipschitzInterpreter) -> DenseChain:
     node = interpreter.output_node
     while node in interpreter.layers:
         layer = interpreter.layers[node]
-        (source,) = (n for n in node.all_input_nodes if interpreter.constants[n] > 0.0)
+        (source,) = interpreter.varying_inputs(node)
         moves = find_rule(layer) in (unit_constant, dropout_constant, flatten_constant)
         known = moves or find_rule(layer) in _RULES_OF_CHAINS
         if not known or len(interpreter.shapes[source]) != 1 or len(interpreter.shapes[node]) != 1:

@@ -208,9 +208,29 @@ def convolution_layer_constant(
     module: nn.modules.conv._ConvNd, input_shape: tuple[int, ...]
 ) -> float:
     """Largest spectral norm of the kernel over a grid of frequencies, times copies by padding."""
+    return scaled_convolution_constant(module, input_shape, torch.ones(module.out_channels))
+
+
+def scaled_convolution_constant(
+    module: nn.modules.conv._ConvNd, input_shape: tuple[int, ...], scales: Tensor
+) -> float:
+    """Bound the norm of a convolution layer whose output channels are scaled.
+
+    Parameters
+    ----------
+    module : torch.nn.Conv1d, torch.nn.Conv2d or torch.nn.Conv3d
+    input_shape : tuple of int
+        Shape of one sample.
+    scales : Tensor of shape (out_channels,)
+
+    Returns
+    -------
+    float
+    """
     n_dimensions = len(module.kernel_size)
+    weight = module.weight.detach().to(device="cpu", dtype=torch.float64)
     return convolution_constant(
-        module.weight,
+        weight * scales.reshape(-1, *[1] * (n_dimensions + 1)),
         input_shape[-n_dimensions:],
         stride=module.stride,
         padding=_two_sided_padding(module),

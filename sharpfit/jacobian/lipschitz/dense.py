@@ -38,9 +38,7 @@ def largest_row_difference(weight: Tensor) -> float:
         squares = [rows.square().sum(1)]
     else:
         # Differences themselves: expanding their squares would cancel for close rows.
-        squares = [
-            (rows[index + 1 :] - row).square().sum(1) for index, row in enumerate(rows[:-1])
-        ]
+        squares = [(rows[index + 1 :] - row).square().sum(1) for index, row in enumerate(rows[:-1])]
     largest = float(torch.cat(squares).max())
     # A rounded difference has relative error u; its square and their sum add n + 1 more.
     return product_up(root_up(largest), 1.0 + (rows.shape[1] + 4) * 2.0 * UNIT_ROUNDOFF)

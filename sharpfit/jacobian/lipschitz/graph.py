@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from sharpfit.jacobian.lipschitz.errors import CertificateError
 from sharpfit.jacobian.lipschitz.functional import FunctionCall, Operand
 from sharpfit.jacobian.lipschitz.functions import find_function_rule, modifies_in_place
+from sharpfit.jacobian.lipschitz.fusion import fused_constant
 from sharpfit.jacobian.lipschitz.registry import apply_rule, find_rule
 from sharpfit.jacobian.lipschitz.rounding import product_up
 
@@ -147,6 +148,10 @@ class LipschitzInterpreter(fx.Interpreter):
             raise CertificateError("the network must return one tensor, not a collection")
         return returned
 
+    def varying_inputs(self, node: fx.Node) -> list[fx.Node]:
+        """Return the inputs of a node that depend on the input of the network."""
+        return [source for source in node.all_input_nodes if self.constants[source] > 0.0]
+
     def run_node(self, node: fx.Node) -> Any:
         """Compute the value of a node for its shape, and its Lipschitz constant."""
         try:
@@ -186,7 +191,7 @@ class LipschitzInterpreter(fx.Interpreter):
             return 0.0
         if node.op == "placeholder":
             return 1.0 if node is next(iter(self.graph.nodes)) else 0.0
-        varying = [source for source in node.all_input_nodes if self.constants[source] > 0.0]
+        varying = self.varying_inputs(node)
         if not varying or _asks_for_shape(node):
             return 0.0
         self._refuse_aliasing(node)
@@ -212,8 +217,15 @@ class LipschitzInterpreter(fx.Interpreter):
                 f"layer {_label(node)!r} of type {type(layer).__name__} takes several inputs; "
                 "layers of one input are supported."
             )
-        factor, rule = apply_rule(layer, self.shapes[varying[0]], _label(node))
-        cumulative = product_up(self.constants[varying[0]], factor)
+        (source,) = varying
+        factor, rule = apply_rule(layer, self.shapes[source], _label(node))
+        cumulative = product_up(self.constants[source], factor)
+        if source in self.layers:
+            (start,) = self.varying_inputs(source)
+            fused = fused_constant(self.layers[source], layer, self.shapes[start])
+            if fused is not None:
+                cumulative = min(cumulative, product_up(self.constants[start], fused))
+                rule += ", multiplied into the weight before"
         self.layers[node] = layer
         self._record(node, type(layer).__name__, rule, factor, cumulative)
         return cumulative
