@@ -88,7 +88,7 @@ def test_residual_norms_are_the_true_ones(dtype):
     torch.testing.assert_close(pairs.residual_norms, true, rtol=1e-3, atol=slack)
     identity = torch.eye(8, dtype=torch.float64)
     torch.testing.assert_close(
-        vectors.T @ vectors, identity, rtol=0, atol=10 * torch.finfo(dtype).eps
+        vectors.T @ vectors, identity, rtol=0, atol=50 * torch.finfo(dtype).eps
     )
     assert pairs.vectors.dtype == dtype
     assert pairs.values.dtype == torch.float64
