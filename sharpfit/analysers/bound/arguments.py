@@ -44,7 +44,9 @@ def check_rows(
             "these rows, which leaves no room for it. Weights belong into the network's fit."
         )
     if y is None:
-        raise ValueError("y is None, but a bound on the error needs the targets; pass y.")
+        raise ValueError(
+            "A bound on the error requires y to be passed, but the target y is None; pass y."
+        )
     if sparse.issparse(X):
         raise TypeError("X is sparse; networks and distances need X.toarray().")
     network = unwrap(estimator).network
