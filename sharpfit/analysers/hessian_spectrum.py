@@ -1,6 +1,7 @@
 """Top curvature of the loss of a network, as an estimator."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sharpfit.analysers.delegation import DelegatingAnalyser
 from sharpfit.analysers.objective_hessian import objective_spectrum
 from sharpfit.bridge import Problem, as_problem
-from sharpfit.curvature import HessianSpectrumResult, hessian_spectrum
+from sharpfit.curvature import HessianSpectrumResult, hessian_spectrum, select_parameters
+from sharpfit.curvature.spectrum import as_frame
 
 __all__ = ["HessianSpectrum"]
 
@@ -104,7 +106,7 @@ class HessianSpectrum(DelegatingAnalyser):
         Whether `estimator_` is a trained clone.
     n_features_in_ : int
         Number of features of a row.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, if the rows were a data frame with string names.
     classes_ : ndarray of shape (n_classes,)
         Class labels of a classifier.
@@ -194,7 +196,7 @@ class HessianSpectrum(DelegatingAnalyser):
         validate_data(self, X, skip_check_array=True)
         if not hasattr(self, "n_features_in_"):
             self.n_features_in_ = int(np.prod(np.asarray(X).shape[1:]))
-        self._store(result)
+        self._store(result, select_parameters(problem.module, self.parameters).shapes)
         self.sharpness_ = float(self.eigenvalues_[0])
         if self.which != "largest" and (self.which == "smallest" or self.sharpness_ < 0):
             top = self._spectrum(problem, seed, n_eigenvalues=1, which="largest")
@@ -222,6 +224,45 @@ class HessianSpectrum(DelegatingAnalyser):
         top = self._spectrum(problem, self._seed(), n_eigenvalues=1, which="largest")
         return -float(top.eigenvalues[0])
 
+    def attribution(self, index: int | Sequence[int] = 0) -> Any:
+        """Split an eigenvalue exactly over the parameter tensors.
+
+        With a unit eigenvector ``v`` in parts ``v_l``, the eigenvalue is the sum of
+        ``eigenvalue * |v_l|^2`` over the tensors; of the Gauss-Newton matrix these parts are also
+        what each tensor's block of the output-space matrix contributes. Single eigenvectors of a
+        repeated eigenvalue are arbitrary: give the indices of all its copies to average over them.
+
+        Parameters
+        ----------
+        index : int or sequence of int, default=0
+            Position in `eigenvalues_`, or positions to average over.
+
+        Returns
+        -------
+        pandas.DataFrame or dict of ndarray
+            Per tensor: ``parameter``, its name; ``share`` of the eigenvalue; ``contribution``, in
+            units of the loss; ``error``, a bound on the contribution's error from the residual,
+            ``|v_l|`` times the residual norm. A dictionary of columns without pandas.
+        """
+        check_is_fitted(self, "eigenvalues_")
+        positions = np.atleast_1d(index)
+        if not np.all((positions >= 0) & (positions < len(self.eigenvalues_))):
+            raise ValueError(
+                f"index={index!r} must lie between 0 and {len(self.eigenvalues_) - 1}, the "
+                "positions of the eigenvalues that were computed."
+            )
+        squares = self.eigenvectors_[:, positions].astype(np.float64) ** 2
+        parts = np.stack([part.sum(axis=0) for part in np.split(squares, self._boundaries)])
+        errors = np.sqrt(parts) * self.residual_norms_[positions]
+        return as_frame(
+            {
+                "parameter": np.array(self.parameter_names_),
+                "share": parts.mean(axis=1),
+                "contribution": (parts * self.eigenvalues_[positions]).mean(axis=1),
+                "error": errors.mean(axis=1),
+            }
+        )
+
     def plot(self, ax: Any = None, *, kind: str = "eigenvalues") -> Any:
         """Draw the spectrum; see `sharpfit.SpectrumDisplay`.
 
@@ -229,7 +270,7 @@ class HessianSpectrum(DelegatingAnalyser):
         ----------
         ax : matplotlib.axes.Axes, optional
             Axes to draw on; new ones by default.
-        kind : {"eigenvalues", "density"}, default="eigenvalues"
+        kind : {"eigenvalues", "density", "attribution"}, default="eigenvalues"
             What to draw.
 
         Returns
@@ -322,7 +363,7 @@ class HessianSpectrum(DelegatingAnalyser):
             )
         return result
 
-    def _store(self, result: HessianSpectrumResult) -> None:
+    def _store(self, result: HessianSpectrumResult, shapes: Sequence[torch.Size]) -> None:
         self.eigenvalues_ = result.eigenvalues
         self.eigenvectors_ = result.eigenvectors.cpu().numpy()
         self.residual_norms_ = result.residual_norms
@@ -335,6 +376,7 @@ class HessianSpectrum(DelegatingAnalyser):
         self.density_ = result.density
         self.n_products_ = result.n_products
         self.parameter_names_ = list(result.parameter_names)
+        self._boundaries = np.cumsum([shape.numel() for shape in shapes])[:-1]
 
     def _statement(self) -> str:
         origin = "of a trained clone" if self.refitted_ else "of the estimator as given"

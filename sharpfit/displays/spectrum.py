@@ -38,6 +38,9 @@ class SpectrumDisplay:
         End of the spectrum.
     density : SpectralDensity, optional
         Density of all eigenvalues.
+    attribution : mapping of str to array, optional
+        Columns ``parameter``, ``share``, ``contribution`` and ``error`` of the first eigenvalue,
+        as from `HessianSpectrum.attribution`.
 
     Attributes
     ----------
@@ -66,6 +69,7 @@ class SpectrumDisplay:
         matrix: str = "hessian",
         which: str = "largest",
         density: SpectralDensity | None = None,
+        attribution: Any = None,
     ):
         self.eigenvalues = eigenvalues
         self.residual_norms = residual_norms
@@ -73,6 +77,7 @@ class SpectrumDisplay:
         self.matrix = matrix
         self.which = which
         self.density = density
+        self.attribution = attribution
 
     @classmethod
     def from_estimator(cls, analysis: HessianSpectrum) -> "SpectrumDisplay":
@@ -95,6 +100,7 @@ class SpectrumDisplay:
             matrix=analysis.matrix,
             which=analysis.which,
             density=analysis.density_,
+            attribution=analysis.attribution(),
         )
 
     def frame(self, *, kind: str = "eigenvalues") -> Any:
@@ -102,17 +108,20 @@ class SpectrumDisplay:
 
         Parameters
         ----------
-        kind : {"eigenvalues", "density"}, default="eigenvalues"
+        kind : {"eigenvalues", "density", "attribution"}, default="eigenvalues"
             The figure.
 
         Returns
         -------
         pandas.DataFrame
-            One row per eigenvalue, or per point of the density's grid.
+            One row per eigenvalue, per point of the density's grid, or per parameter tensor.
         """
         import pandas as pd
 
-        if self._check_kind(kind) == "density":
+        self._check_kind(kind)
+        if kind == "attribution":
+            return pd.DataFrame(self.attribution)
+        if kind == "density":
             names = ("grid", "density", "standard_error", "quadrature_change")
             return pd.DataFrame({name: getattr(self.density, name) for name in names})
         return pd.DataFrame(
@@ -131,10 +140,10 @@ class SpectrumDisplay:
         ----------
         ax : matplotlib.axes.Axes, optional
             Axes to draw on; new ones by default.
-        kind : {"eigenvalues", "density"}, default="eigenvalues"
-            Top eigenvalues with residual norms as error bars, or the density of all eigenvalues
+        kind : {"eigenvalues", "density", "attribution"}, default="eigenvalues"
+            Top eigenvalues with residual norms as error bars; the density of all eigenvalues
             on a logarithmic scale, where its band is one standard error plus the change of
-            the quadrature.
+            the quadrature; or the first eigenvalue split over the parameter tensors.
 
         Returns
         -------
@@ -143,24 +152,27 @@ class SpectrumDisplay:
         Raises
         ------
         ValueError
-            If `kind` is unknown, or the density was not computed.
+            If `kind` is unknown, or was not computed.
         """
         self._check_kind(kind)
         if ax is None:
             _, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-        if kind == "density":
-            self._plot_density(ax)
-        else:
-            self._plot_eigenvalues(ax)
+        draw = {
+            "eigenvalues": self._plot_eigenvalues,
+            "density": self._plot_density,
+            "attribution": self._plot_attribution,
+        }
+        draw[kind](ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _check_kind(self, kind: str) -> str:
-        if kind not in ("eigenvalues", "density"):
-            raise ValueError(f'kind={kind!r} must be "eigenvalues" or "density".')
+    def _check_kind(self, kind: str) -> None:
+        if kind not in ("eigenvalues", "density", "attribution"):
+            raise ValueError(f'kind={kind!r} must be "eigenvalues", "density" or "attribution".')
         if kind == "density" and self.density is None:
             raise ValueError("the density was not computed: fit HessianSpectrum with density=True.")
-        return kind
+        if kind == "attribution" and self.attribution is None:
+            raise ValueError("no attribution was given: use SpectrumDisplay.from_estimator.")
 
     def _plot_eigenvalues(self, ax: Any) -> None:
         ranks = np.arange(1, len(self.eigenvalues) + 1)
@@ -214,3 +226,25 @@ class SpectrumDisplay:
             f"Spectral density of the {_MATRICES[self.matrix]}, smoothed by {result.width:.2g}"
         )
         ax.legend()
+
+    def _plot_attribution(self, ax: Any) -> None:
+        names, parts = self.attribution["parameter"], np.asarray(self.attribution["contribution"])
+        places = np.arange(len(names))
+        ax.barh(places, parts, xerr=self.attribution["error"], color=_COLOUR, capsize=3)
+        for place, part, share in zip(places, parts, self.attribution["share"], strict=True):
+            ax.annotate(
+                f"{100 * share:.1f} %",
+                (max(part, 0.0), place),
+                xytext=(8, 0),
+                textcoords="offset points",
+                va="center",
+            )
+        ax.margins(x=0.15)
+        ax.set_yticks(places, names)
+        ax.invert_yaxis()
+        ax.set_xlabel("contribution (unit of the loss)")
+        ax.set_ylabel("parameter tensor")
+        ax.set_title(
+            f"First eigenvalue of the {_MATRICES[self.matrix]}, {self.eigenvalues[0]:.3g}, "
+            "by tensor"
+        )

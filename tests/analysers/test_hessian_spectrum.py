@@ -426,3 +426,32 @@ def test_overridden_loss_counts_its_penalty():
         HessianSpectrum(net, matrix="gauss_newton").fit(X, CODES)
     with pytest.raises(ValueError, match="sample_weight has no place"):
         HessianSpectrum(net).fit(X, CODES, sample_weight=np.ones(len(X)))
+
+
+@pytest.mark.parametrize("matrix", ["hessian", "gauss_newton"])
+def test_attribution_over_tensors_is_the_split_of_the_quadratic_form(matrix):
+    build, rows, targets, loss = CASES["cross-entropy"]
+    estimator = build().fit(rows, targets)
+    dense = {"hessian": dense_hessian, "gauss_newton": dense_gauss_newton}[matrix]
+    truth = dense(estimator.module_, torch.as_tensor(rows), loss)
+    values, vectors = np.linalg.eigh(truth)
+    spectrum = HessianSpectrum(
+        estimator, matrix=matrix, n_eigenvalues=3, tol=1e-2, dtype="float64", random_state=0
+    ).fit(rows, targets)
+    table = spectrum.attribution(1)
+    assert list(table["parameter"]) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert table["share"].sum() == pytest.approx(1.0)
+    assert table["contribution"].sum() == pytest.approx(spectrum.eigenvalues_[1])
+    # v . (A v) tensor by tensor, from the exact eigenvector and from the numerical one.
+    bounds = np.cumsum([20, 5, 15])
+    exact = [part.sum() for part in np.split(values[-2] * vectors[:, -2] ** 2, bounds)]
+    np.testing.assert_allclose(table["contribution"], exact, rtol=0.05, atol=1e-3)
+    vector = spectrum.eigenvectors_[:, 1]
+    form = [part.sum() for part in np.split(vector * (truth @ vector), bounds)]
+    assert (np.abs(table["contribution"] - form) <= table["error"] + 1e-7).all()
+    pair = spectrum.attribution([0, 1])
+    np.testing.assert_allclose(
+        pair["share"], (table["share"] + spectrum.attribution()["share"]) / 2
+    )
+    with pytest.raises(ValueError, match="index=3 must lie between 0 and 2"):
+        spectrum.attribution(3)

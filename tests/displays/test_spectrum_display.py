@@ -88,11 +88,26 @@ def test_frames_hold_the_numbers(analysis):
     np.testing.assert_array_equal(density["grid"], analysis.density_.grid)
 
 
+def test_attribution_bars_are_contributions(analysis):
+    display = analysis.plot(kind="attribution")
+    table = analysis.attribution()
+    widths = [patch.get_width() for patch in display.ax_.patches]
+    np.testing.assert_allclose(widths, table["contribution"])
+    assert sum(widths) == pytest.approx(analysis.eigenvalues_[0])
+    labels = [label.get_text() for label in display.ax_.get_yticklabels()]
+    assert labels == list(table["parameter"])
+    assert "unit of the loss" in display.ax_.get_xlabel()
+    assert list(display.frame(kind="attribution").columns) == list(table.columns)
+
+
 def test_what_was_not_computed_is_said(analysis):
     display = SpectrumDisplay.from_estimator(analysis)
     display.density = None
     with pytest.raises(ValueError, match="density=True"):
         display.plot(kind="density")
+    display.attribution = None
+    with pytest.raises(ValueError, match="no attribution"):
+        display.plot(kind="attribution")
     with pytest.raises(ValueError, match="kind='bars' must be"):
         display.frame(kind="bars")
 
