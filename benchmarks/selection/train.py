@@ -11,11 +11,13 @@ from training import trained
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("suites", nargs="*", help=f"any of {', '.join(SUITES)}")
+    parser.add_argument("--first", type=int, help="only so many configurations of each suite")
     torch.set_num_threads(1)
-    for name in parser.parse_args().suites or SUITES:
+    arguments = parser.parse_args()
+    for name in arguments.suites or SUITES:
         suite = SUITES[name]
         start = time.process_time()
-        for index, configuration in enumerate(suite.configurations()):
+        for index, configuration in enumerate(suite.configurations()[: arguments.first]):
             trained(suite, index, configuration)
         print(f"{name}: {time.process_time() - start:.0f} s of CPU time", flush=True)
 

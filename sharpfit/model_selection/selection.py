@@ -1,8 +1,10 @@
 """A scorer that ranks networks by their training rows alone."""
 
 import math
+from collections import OrderedDict
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
@@ -10,7 +12,8 @@ from torch import nn
 
 from sharpfit.bridge import Problem, as_problem
 from sharpfit.model_selection.training_rows import TrainingRowsScorer
-from sharpfit.theory.selection import find_neighbourhood, margin_shortfall, residual_excess
+from sharpfit.theory.covariance_penalty import Kriging, fit_kriging, penalised_squared_error
+from sharpfit.theory.selection import Neighbourhood, crossing_probability, find_neighbourhood
 
 _ROWS_PER_BATCH = 4096
 
@@ -18,8 +21,10 @@ _ROWS_PER_BATCH = 4096
 class SelectionCriterion:
     """An estimate of how badly networks do on fresh rows, from the rows they are trained on.
 
-    What depends on the rows only is computed once, so that several networks, or the epochs of
-    one, are judged cheaply.
+    Classifiers are judged by `sharpfit.theory.selection.crossing_probability`, regressors by
+    `sharpfit.theory.covariance_penalty.penalised_squared_error`; distances are those of the
+    network's inputs. Both need the outputs at the rows only. What depends on the rows alone is
+    computed once, so several networks, or the epochs of one, are judged cheaply.
 
     Parameters
     ----------
@@ -28,11 +33,16 @@ class SelectionCriterion:
     """
 
     def __init__(self, problem: Problem) -> None:
-        rows = problem.inputs.flatten(1).double().cpu().numpy()
+        if not problem.inputs.is_floating_point():
+            raise TypeError(
+                f"inputs of {type(problem.network).__name__} have dtype {problem.inputs.dtype}, "
+                "but the selection criterion compares rows by their distances; use it on networks "
+                "with real inputs, for example after an embedding"
+            )
         self._inputs = problem.inputs
+        self._geometry = _geometry(problem.inputs, problem.task)
         self._labels = problem.labels
         self._targets = problem.targets
-        self._neighbourhood = find_neighbourhood(rows, problem.labels)
 
     def __call__(self, module: nn.Module) -> float:
         """Judge a network.
@@ -45,7 +55,7 @@ class SelectionCriterion:
         Returns
         -------
         float
-            Smaller is better: a share of rows for classifiers, a distance in units of the
+            Smaller is better: a probability for classifiers, a squared distance in units of the
             network's targets for regressors. Infinite where an output is not finite.
         """
         with torch.no_grad():
@@ -54,9 +64,27 @@ class SelectionCriterion:
         if not np.isfinite(outputs).all():
             return math.inf
         if self._labels is not None:
-            return margin_shortfall(outputs, self._labels, self._neighbourhood)
+            return crossing_probability(outputs, self._labels, self._geometry)
         targets = self._targets.reshape(outputs.shape).double().cpu().numpy()
-        return residual_excess(outputs, targets, self._neighbourhood)
+        return penalised_squared_error(outputs, targets, self._geometry)
+
+
+# The candidates of a search share their rows. A few entries serve pipelines that scale differently.
+_recent: OrderedDict[tuple[str, str], Neighbourhood | Kriging] = OrderedDict()
+_LARGEST_NUMBER_OF_GEOMETRIES = 4
+
+
+def _geometry(inputs: torch.Tensor, task: str) -> Any:
+    rows = inputs.flatten(1).double().cpu().numpy()
+    key = (task, joblib.hash(rows))
+    geometry = _recent.pop(key, None)
+    if geometry is None:
+        geometry = fit_kriging(rows) if task == "regression" else find_neighbourhood(rows)
+    _recent[key] = geometry
+    while len(_recent) > _LARGEST_NUMBER_OF_GEOMETRIES:
+        # Another thread may have emptied it in the meantime.
+        _recent.pop(next(iter(_recent), None), None)
+    return geometry
 
 
 class SelectionScorer(TrainingRowsScorer):

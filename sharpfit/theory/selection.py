@@ -1,25 +1,18 @@
-"""Ranking networks by their training rows: margins and residuals against the slopes between rows.
+"""An estimate that ranks classifiers by their training rows: how near is the decision boundary.
 
-Everything here is an *estimate* made for ranking; no statement about fresh rows is proved.
+It is an *estimate* made for ranking; no statement about fresh rows is proved.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtr
 from sklearn.neighbors import NearestNeighbors
 
-from sharpfit.theory.neighbours import typical_spacing
-
-__all__ = [
-    "Neighbourhood",
-    "find_neighbourhood",
-    "margin_shortfall",
-    "margins_of_class",
-    "residual_excess",
-]
+__all__ = ["Neighbourhood", "crossing_probability", "find_neighbourhood", "margins_of_classes"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Neighbourhood:
     """The nearest rows of every row.
 
@@ -30,8 +23,8 @@ class Neighbourhood:
     distances : ndarray of shape (n, k), float64
         Their Euclidean distances.
     spacing : float
-        Typical distance at which fresh rows arrive: the median distance from a row to the nearest
-        other row of its class.
+        Typical distance at which a fresh row arrives: the median positive distance from a row to
+        the nearest other row; 1 if all rows coincide.
     """
 
     indices: np.ndarray
@@ -39,17 +32,13 @@ class Neighbourhood:
     spacing: float
 
 
-def find_neighbourhood(
-    rows: np.ndarray, labels: np.ndarray | None = None, *, n_neighbours: int = 10
-) -> Neighbourhood:
+def find_neighbourhood(rows: np.ndarray, *, n_neighbours: int = 10) -> Neighbourhood:
     """Find the nearest rows of every row.
 
     Parameters
     ----------
     rows : ndarray of shape (n, d)
         At least two rows.
-    labels : ndarray of shape (n,), optional
-        Classes; all rows are of one class without them.
     n_neighbours : int, default=10
         Neighbours of each row, fewer where there are not so many rows.
 
@@ -57,128 +46,109 @@ def find_neighbourhood(
     -------
     Neighbourhood
 
+    Raises
+    ------
+    ValueError
+        If there are fewer than two rows.
+
     Examples
     --------
     >>> import numpy as np
-    >>> find_neighbourhood(np.array([[0.0], [1.0], [3.0]]), n_neighbours=1).indices.ravel()
-    array([1, 0, 1])
+    >>> find_neighbourhood(np.array([[0.0], [1.0], [3.0]]), n_neighbours=1)
+    Neighbourhood(indices=array([[1],
+           [0],
+           [1]]), distances=array([[1.],
+           [1.],
+           [2.]]), spacing=1.0)
     """
     n = len(rows)
     if n < 2:
-        raise ValueError(f"rows has {n} row(s), but slopes between rows need at least 2")
-    k = min(n_neighbours, n - 1)
-    distances, indices = NearestNeighbors(n_neighbors=k).fit(rows).kneighbors()
-    spacing = typical_spacing(rows, np.zeros(n, dtype=int) if labels is None else labels)
-    return Neighbourhood(indices, distances, spacing)
+        raise ValueError(f"rows has {n} row(s), but neighbours need at least 2; pass more rows")
+    search = NearestNeighbors(n_neighbors=min(n_neighbours, n - 1)).fit(rows)
+    distances, indices = search.kneighbors()
+    positive = distances[:, 0][distances[:, 0] > 0]
+    return Neighbourhood(indices, distances, float(np.median(positive)) if len(positive) else 1.0)
 
 
-def margins_of_class(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def margins_of_classes(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Margins of given classes: their logit minus the largest other one.
 
     Parameters
     ----------
-    logits : ndarray of shape (n, C)
+    logits : ndarray of shape (..., C)
         A single column is the logit of class 1 against class 0.
-    classes : ndarray of shape (n,) or (n, k), int
-        Class numbers; with k columns, several classes are asked of each row.
+    classes : ndarray of int, broadcastable to shape (...)
+        A class number for each row.
 
     Returns
     -------
-    ndarray of the shape of `classes`
+    ndarray of shape (...), float64
 
     Examples
     --------
     >>> import numpy as np
-    >>> margins_of_class(np.array([[3.0, 1.0, 0.0]]), np.array([[0, 1, 2]]))
-    array([[ 2., -2., -3.]])
+    >>> logits = np.array([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0]])
+    >>> margins_of_classes(logits, np.array([0, 2]))
+    array([ 2., -3.])
     """
-    if logits.shape[1] == 1:
-        sign = 2.0 * classes - 1.0
-        return sign * (logits if classes.ndim == 2 else logits[:, 0])
-    asked = classes if classes.ndim == 2 else classes[:, None]
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :2]
-    best, second = np.take_along_axis(logits, order, axis=1).T
-    rival = np.where(asked == order[:, :1], second[:, None], best[:, None])
-    margins = np.take_along_axis(logits, asked, axis=1) - rival
-    return margins if classes.ndim == 2 else margins[:, 0]
+    if logits.shape[-1] == 1:
+        return (2.0 * classes - 1.0) * logits[..., 0]
+    asked = np.broadcast_to(classes, logits.shape[:-1])[..., None]
+    others = np.array(logits, dtype=np.float64)
+    np.put_along_axis(others, asked, -np.inf, axis=-1)
+    return np.take_along_axis(logits, asked, axis=-1)[..., 0] - others.max(axis=-1)
 
 
-def margin_shortfall(logits: np.ndarray, labels: np.ndarray, neighbourhood: Neighbourhood) -> float:
-    """Mean ramp of the margins in units of the largest slope between neighbours.
+def crossing_probability(
+    logits: np.ndarray, labels: np.ndarray, neighbourhood: Neighbourhood
+) -> float:
+    """Estimate how likely a fresh row near a training row falls on the wrong side of the boundary.
 
-    With margins ``m_i``, the largest slope ``L`` of a margin between neighbouring rows and the
-    spacing ``r`` of the rows, the value is the mean of ``clip(1 - m_i / (r L / 2), 0, 1)``: the
-    share of rows whose distance to the decision boundary, ``m_i / L``, falls short of half the
-    distance at which fresh rows arrive. It is an estimate: ``L`` is measured between rows of the
-    sample only.
+    For row ``i`` let ``m_i(x)`` be the margin of *its* class at ``x``. A fresh row of that class
+    lies between ``x_i`` and its neighbours ``x_j``; half-way, the margin interpolates to the mean
+    ``M_i = mean_j (m_i(x_i) + m_i(x_j)) / 2``. On a step towards a neighbour it falls at the
+    steepest by ``S_i = max_j (m_i(x_i) - m_i(x_j))_+ / |x_i - x_j|`` per unit of distance. If the
+    step is Gaussian with standard deviation ``r``, the spacing of the rows, the boundary is crossed
+    with probability ``Phi(-M_i / (r S_i))``. The value is the mean over the rows.
+
+    A network that memorises a wrong label is flat at that row and steep around it: the margins at
+    the neighbours make ``M_i`` small and ``S_i`` large. The Jacobian at the row does not see this.
+    Margins enter by their ratio to slopes, so the scale of the logits does not matter; distances
+    enter by their ratios, so neither does the scale of the inputs.
 
     Parameters
     ----------
     logits : ndarray of shape (n, C)
-        Of the rows; their scale does not matter.
+        Of all rows; finite.
     labels : ndarray of shape (n,), int
         Class numbers.
-    neighbourhood : Neighbourhood
-        Of the rows; the scale of their features does not matter.
-
-    Returns
-    -------
-    float
-        Between 0 and 1; smaller is better.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rows = np.array([[-3.0], [-1.0], [1.0], [3.0]])
-    >>> labels = np.array([0, 0, 1, 1])
-    >>> margin_shortfall(rows, labels, find_neighbourhood(rows, labels, n_neighbours=1))
-    0.0
-    """
-    margins = margins_of_class(logits, labels)
-    there = np.stack(
-        [margins_of_class(logits[column], labels) for column in neighbourhood.indices.T], axis=1
-    )
-    largest = _largest_slope(np.abs(margins[:, None] - there), neighbourhood)
-    required = 0.5 * neighbourhood.spacing * largest
-    if required == 0:  # a constant network: no distance to the boundary is defined
-        return float(np.mean(margins <= 0))
-    return float(np.mean(np.clip(1 - margins / required, 0, 1)))
-
-
-def residual_excess(
-    predictions: np.ndarray, targets: np.ndarray, neighbourhood: Neighbourhood
-) -> float:
-    """Mean distance to the targets plus what the steepest slope adds on the way to fresh rows.
-
-    With the largest slope ``L`` of the predictions between neighbouring rows and the spacing ``r``
-    of the rows: ``mean |f(x_i) - y_i| + r L / 2``, in units of the targets. The bound
-    ``|f(x) - y| <= |f(x_i) - y_i| + L |x - x_i| + |y - y_i|`` is its reason; ``L`` is an estimate.
-
-    Parameters
-    ----------
-    predictions, targets : ndarray of shape (n, k)
     neighbourhood : Neighbourhood
         Of the rows.
 
     Returns
     -------
     float
-        Smaller is better.
+        Between 0 and 1; smaller is better. An estimate for ranking: the interpolation and the
+        Gaussian step are models, and nothing is certified.
 
     Examples
     --------
     >>> import numpy as np
-    >>> rows = np.array([[0.0], [1.0], [2.0]])
-    >>> residual_excess(2 * rows, 2 * rows, find_neighbourhood(rows, n_neighbours=1))
-    1.0
+    >>> rows = np.array([[-3.0], [-2.0], [2.0], [3.0]])
+    >>> near = find_neighbourhood(rows, n_neighbours=1)
+    >>> crossing_probability(rows, np.array([0, 0, 1, 1]), near)
+    0.003
+    >>> crossing_probability(rows, np.array([1, 0, 1, 1]), near)
+    0.25
     """
-    residual = np.linalg.norm(predictions - targets, axis=1).mean()
-    steps = np.linalg.norm(predictions[:, None] - predictions[neighbourhood.indices], axis=2)
-    return float(residual + 0.5 * neighbourhood.spacing * _largest_slope(steps, neighbourhood))
-
-
-def _largest_slope(steps: np.ndarray, neighbourhood: Neighbourhood) -> float:
-    apart = neighbourhood.distances > 0  # duplicates have no slope
-    if not apart.any():
-        return 0.0
-    return float((steps[apart] / neighbourhood.distances[apart]).max())
+    here = margins_of_classes(logits, labels)
+    there = margins_of_classes(logits[neighbourhood.indices], labels[:, None])
+    between = (here + there.mean(axis=1)) / 2
+    falls = np.maximum(here[:, None] - there, 0)
+    apart = neighbourhood.distances > 0  # the margin does not change between duplicates
+    slopes = np.divide(falls, neighbourhood.distances, out=np.zeros_like(falls), where=apart)
+    step = neighbourhood.spacing * slopes.max(axis=1)
+    # A margin that never falls is not crossed, or crossed already.
+    steps_away = np.where(between == 0, 0.0, np.copysign(np.inf, between))
+    np.divide(between, step, out=steps_away, where=step > 0)
+    return float(ndtr(-steps_away).mean())
