@@ -41,7 +41,7 @@ class NetworkComponents(NeuralNet):
         optimizer=torch.optim.SGD,
         lr=0.02,
         max_epochs=50,
-        batch_size=64,
+        batch_size=128,
         intervention=None,
         random_state=None,
         train_split=None,

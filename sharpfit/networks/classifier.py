@@ -40,7 +40,7 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
         Learning rate.
     max_epochs : int, default=50
         Passes over the rows per call of ``fit`` or ``partial_fit``.
-    batch_size : int, default=64
+    batch_size : int, default=128
         Rows per update; -1 takes all rows at once. Training rows are shuffled unless
         ``iterator_train__shuffle=False``.
     class_weight : dict, "balanced" or None, default=None
@@ -66,7 +66,7 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
         Weight of every class in the loss.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Column names, if `X` had some.
     input_shape_ : tuple of int
         Shape of one row.
@@ -123,7 +123,7 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
         optimizer=torch.optim.SGD,
         lr=0.02,
         max_epochs=50,
-        batch_size=64,
+        batch_size=128,
         class_weight=None,
         classes=None,
         intervention=None,

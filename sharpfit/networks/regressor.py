@@ -29,7 +29,7 @@ class NetworkRegressor(NetworkEstimator, NeuralNetRegressor):
         ``TransformedTargetRegressor`` that scales them.
     max_epochs : int, default=50
         Passes over the rows per call of ``fit`` or ``partial_fit``.
-    batch_size : int, default=64
+    batch_size : int, default=128
         Rows per update; -1 takes all rows at once. Training rows are shuffled unless
         ``iterator_train__shuffle=False``.
     intervention : Intervention, list of Intervention or None, default=None
@@ -46,7 +46,7 @@ class NetworkRegressor(NetworkEstimator, NeuralNetRegressor):
     ----------
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Column names, if `X` had some.
     input_shape_, target_shape_ : tuple of int
         Shapes of one row and of its target.
@@ -82,7 +82,7 @@ class NetworkRegressor(NetworkEstimator, NeuralNetRegressor):
         optimizer=torch.optim.SGD,
         lr=0.02,
         max_epochs=50,
-        batch_size=64,
+        batch_size=128,
         intervention=None,
         random_state=None,
         **skorch_params,

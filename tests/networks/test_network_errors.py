@@ -158,7 +158,7 @@ def test_module_is_not_changed_by_the_trial(iris):
     X, y = iris
     module = Normalised()
     state = copy.deepcopy(module.state_dict())
-    network = NetworkClassifier(module, max_epochs=2).fit(X, y)
+    network = NetworkClassifier(module, batch_size=50, max_epochs=2).fit(X, y)
     assert network.module_ is not module
     assert all(torch.equal(state[key], value) for key, value in module.state_dict().items())
     assert all(parameter.grad is None for parameter in module.parameters())

@@ -26,7 +26,8 @@ def test_scores_of_epochs_with_string_labels(use_caching, weighted, iris):
     names = np.array(["x", "a", "m"])[y]
     network = NetworkClassifier(
         random_state=0,
-        lr=0.1,
+        batch_size=16,
+        lr=0.05,
         max_epochs=9,
         train_split=ValidSplit(3, stratified=True),
         callbacks=[
@@ -197,7 +198,7 @@ def test_momentum_is_a_default_only(iris):
 
 def test_lazy_modules_take_their_shapes_from_the_data(iris):
     X, y = iris
-    network = NetworkClassifier(Lazy, random_state=0).fit(X, y)
+    network = NetworkClassifier(Lazy, lr=0.1, random_state=0).fit(X, y)
     assert network.module_.layers[0].in_features == 4
     assert network.score(X, y) > 0.95
 
