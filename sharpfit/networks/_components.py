@@ -222,15 +222,12 @@ class NetworkComponents(NeuralNet):
             and not kwargs.keys() & {"shuffle", "sampler", "batch_sampler"}
         ):
             kwargs["shuffle"] = True
-        if iterator is DataLoader and not training:
-            # Loaders draw a seed even for rows in order: predicting must not touch the global one.
-            kwargs.setdefault("generator", torch.Generator())
         if iterator is DataLoader and kwargs.keys() <= SLICING_OPTIONS and can_slice(dataset):
             loader = slicing_loader(dataset, **kwargs)
         else:
             loader = iterator(dataset, **kwargs)
         if not training and isinstance(loader, DataLoader) and loader.generator is None:
-            # A loader draws a seed for its workers, even for none: not from the global stream.
+            # Loaders draw a seed even for rows in order; not from the global stream.
             loader.generator = torch.Generator()
         if getattr(rows, "sample_weight", None) is not None:
             return WeightedBatches(loader)

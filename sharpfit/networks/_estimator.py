@@ -16,11 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharpfit.networks._components import NetworkComponents
 from sharpfit.networks._randomness import RandomStream
-from sharpfit.networks.convergence import convergence_problem
+from sharpfit.networks.convergence import convergence_problem, epoch_losses
 from sharpfit.networks.datasets import TrainingRows
 from sharpfit.networks.fingerprint import rows_hash
 from sharpfit.networks.interventions.intervention import as_interventions, training_step
-from sharpfit.networks.loss import weighted_loss
+from sharpfit.networks.loss import check_can_be_weighted, weighted_loss
 from sharpfit.networks.outputs import uncompiled
 from sharpfit.networks.validation import (
     cast_rows,
@@ -33,7 +33,7 @@ class NetworkEstimator(NetworkComponents):
     """A network trained and asked the scikit-learn way.
 
     Subclasses say what targets are: `_check_targets`, `_learn_targets`, `_encode`,
-    `_target_dtype`, `_n_outputs`, `_check_output` and `_align`.
+    `_encoded_tensor`, `_n_outputs`, `_check_output` and `_align`.
     """
 
     # -- training ------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ class NetworkEstimator(NetworkComponents):
                 self.initialize()
                 self._example = None
             if restart or reset:
-                self._check_module(rows, y)
+                self._check_module(rows, y, sample_weight, fit_params)
             epochs_before = len(self.history)
             self.notify("on_train_begin", X=X, y=y)
             # As in skorch, an interrupted training keeps the epochs it has done.
@@ -146,34 +146,29 @@ class NetworkEstimator(NetworkComponents):
         """Do nothing: rows and targets were checked when they came in."""
 
     def _warn_of_convergence(self, *, judge_trend):
-        epochs = [
-            epoch["batches"] for epoch in self.history.to_list()[len(self.history) - self.n_iter_ :]
-        ]
-        losses = [
-            np.average(
-                [batch["train_loss"] for batch in batches if "train_loss" in batch],
-                weights=[batch["train_batch_size"] for batch in batches if "train_loss" in batch],
-            )
-            for batches in epochs
-            if any("train_loss" in batch for batch in batches)
-        ]
-        problem = convergence_problem(losses, judge_trend=judge_trend)
+        epochs = self.history.to_list()[len(self.history) - self.n_iter_ :]
+        problem = convergence_problem(epoch_losses(epochs), judge_trend=judge_trend)
         if problem is not None:
             warnings.warn(problem, ConvergenceWarning, stacklevel=3)
 
-    def _check_module(self, rows, y):
+    def _check_module(self, rows, y, sample_weight, fit_params):
         """Try the module and the criterion on one row before any training."""
-        try:
-            module = copy.deepcopy(uncompiled(self.module_)).eval()
-            self._check_last_batch(module, len(rows))
-            with torch.no_grad():
-                output = module(to_device(cast_rows(rows[:1], self._input_dtype()), self.device))
-                self._check_output(output)
-                self._check_criterion(output, y)
-        except Exception:
-            # A module that cannot be trained must not be taken up by partial_fit.
-            self.initialized_ = False
-            raise
+        # A net that fails here must not be taken up by the next partial_fit.
+        self.initialized_ = False
+        module = copy.deepcopy(uncompiled(self.module_)).eval()
+        self._check_last_batch(module, len(rows))
+        row = to_device(cast_rows(rows[:1], self._input_dtype()), self.device)
+        with torch.no_grad():
+            try:
+                output = module(row, **fit_params)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"The module {type(module).__name__} cannot take rows of shape "
+                    f"{rows.shape[1:]}: {error}"
+                ) from error
+            self._check_output(output)
+            self._check_criterion(output, y, sample_weight)
+        self.initialized_ = True
 
     def _check_last_batch(self, module, n_rows):
         loading = {"batch_size": self.batch_size, **self.get_params_for("iterator_train")}
@@ -190,9 +185,11 @@ class NetworkEstimator(NetworkComponents):
                 "iterator_train__drop_last=True."
             )
 
-    def _check_criterion(self, output, y):
-        criterion = copy.deepcopy(self.criterion_).eval()
+    def _check_criterion(self, output, y, sample_weight):
+        criterion = copy.deepcopy(uncompiled(self.criterion_)).eval()
         target = to_device(self._encoded_tensor(y[:1]), self.device)
+        if sample_weight is not None or self._batch_weights(target) is not None:
+            check_can_be_weighted(criterion)
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", message="Using a target size")
@@ -261,7 +258,7 @@ class NetworkEstimator(NetworkComponents):
         tensor of shape (n, n_features) or (n, ...)
             In the dtype of the module's parameters, on the net's device.
         """
-        check_is_fitted(self)
+        self.check_is_fitted(["module_"])
         rows = cast_rows(self._check_rows(X, reset=False), self._input_dtype())
         return to_device(rows, self.device)
 
@@ -279,7 +276,7 @@ class NetworkEstimator(NetworkComponents):
             Class indices (int64), or floating targets for regression and for criteria of one
             output; on the net's device.
         """
-        check_is_fitted(self)
+        self.check_is_fitted(["module_"])
         return to_device(self._encoded_tensor(self._check_targets(y)), self.device)
 
     def loss_row_weights(self, y, sample_weight=None) -> np.ndarray | None:
@@ -300,9 +297,6 @@ class NetworkEstimator(NetworkComponents):
         if sample_weight is None:
             return None
         return np.asarray(sample_weight, dtype=np.float64)
-
-    def _encoded_tensor(self, y) -> Tensor:
-        return torch.tensor(self._encode(y), dtype=self._target_dtype())
 
     def _input_dtype(self) -> torch.dtype:
         floating = (p.dtype for p in self.module_.parameters() if p.is_floating_point())

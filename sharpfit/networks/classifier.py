@@ -92,7 +92,8 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
 
     *Precision.* The network built by default takes the precision of `X`: float64 (and integer)
     rows train in float64, float32 rows in float32, faster on large networks; on an accelerator it
-    is float32. Rows are cast to the dtype of the parameters of a module of yours.
+    is float32. For a module of yours, rows are cast to the dtype of its parameters; one that looks
+    up integers converts them back in its ``forward``.
 
     *Convergence.* ``fit`` issues a ``ConvergenceWarning`` if the training loss is not finite, or
     if it was still falling: the mean loss of the last fifth of the epochs lies below that of the
@@ -224,9 +225,10 @@ class NetworkClassifier(NetworkEstimator, NeuralNetClassifier):
     def _encode(self, y):
         return encode_labels(y, self.classes_)
 
-    def _target_dtype(self):
+    def _encoded_tensor(self, y):
         one_output = isinstance(uncompiled(self.criterion_), ONE_OUTPUT)
-        return self._input_dtype() if one_output else torch.int64
+        dtype = self._input_dtype() if one_output else torch.int64
+        return torch.tensor(self._encode(y), dtype=dtype)
 
     def _n_outputs(self):
         kind = self.criterion if isinstance(self.criterion, type) else type(self.criterion)

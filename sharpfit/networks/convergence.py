@@ -8,6 +8,29 @@ MINIMUM_EPOCHS = 10
 STILL_DECLINING = 0.05
 
 
+def epoch_losses(history) -> list[float]:
+    """Return the mean training loss of every epoch, from the batches of a skorch history.
+
+    An interrupted epoch counts by the batches it has done, and not at all if it has done none.
+
+    Parameters
+    ----------
+    history : iterable of dict
+        Epochs of a skorch history.
+
+    Returns
+    -------
+    list of float
+    """
+    losses = []
+    for epoch in history:
+        done = [batch for batch in epoch["batches"] if "train_batch_size" in batch]
+        if done:
+            sizes = [batch["train_batch_size"] for batch in done]
+            losses.append(np.average([batch["train_loss"] for batch in done], weights=sizes))
+    return losses
+
+
 def convergence_problem(losses, *, judge_trend: bool = True) -> str | None:
     """Say why a run with these training losses per epoch has not converged, or None.
 

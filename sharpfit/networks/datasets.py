@@ -14,7 +14,7 @@ from torch.utils.data import (
 )
 
 # Loader options under which whole batches can be sliced out of the arrays at once.
-SLICING_OPTIONS = frozenset({"batch_size", "shuffle", "drop_last", "generator"})
+SLICING_OPTIONS = frozenset({"batch_size", "shuffle", "drop_last"})
 
 
 class TrainingRows(Dataset):
@@ -102,9 +102,8 @@ def can_slice(dataset) -> bool:
 
 
 def slicing_loader(
-    dataset, *, batch_size: int, shuffle: bool = False, drop_last: bool = False, generator=None
+    dataset, *, batch_size: int, shuffle: bool = False, drop_last: bool = False
 ) -> DataLoader:
     """Return a loader that slices whole batches instead of collating them row by row."""
-    order = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
-    batches = BatchSampler(order, batch_size, drop_last)
-    return DataLoader(dataset, sampler=batches, batch_size=None, generator=generator)
+    order = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
+    return DataLoader(dataset, sampler=BatchSampler(order, batch_size, drop_last), batch_size=None)

@@ -6,6 +6,21 @@ import torch
 from torch import Tensor, nn
 
 
+def check_can_be_weighted(criterion: nn.Module) -> None:
+    """Refuse a criterion whose values on single rows cannot be weighted."""
+    reduction = getattr(criterion, "reduction", None)
+    if reduction not in ("mean", "sum"):
+        raise ValueError(
+            f"sample_weight and class_weight need a criterion whose reduction is 'mean' or 'sum'; "
+            f"{type(criterion).__name__} has reduction={reduction!r}."
+        )
+    if getattr(criterion, "weight", None) is not None:
+        raise ValueError(
+            f"{type(criterion).__name__} has weights of its own (criterion__weight); give them as "
+            "class_weight= instead, which combines with sample_weight."
+        )
+
+
 def weighted_loss(
     criterion: nn.Module, outputs: Tensor, targets: Tensor, weights: Tensor
 ) -> Tensor:
@@ -31,21 +46,11 @@ def weighted_loss(
     -------
     tensor of shape ()
     """
-    reduction = getattr(criterion, "reduction", None)
-    if reduction not in ("mean", "sum"):
-        raise ValueError(
-            f"sample_weight and class_weight need a criterion whose reduction is 'mean' or 'sum'; "
-            f"{type(criterion).__name__} has reduction={reduction!r}."
-        )
-    if getattr(criterion, "weight", None) is not None:
-        raise ValueError(
-            f"{type(criterion).__name__} has weights of its own (criterion__weight); give them as "
-            "class_weight= instead, which combines with sample_weight."
-        )
+    check_can_be_weighted(criterion)
     by_row = copy.copy(criterion)
     by_row.reduction = "none"
     values = by_row(outputs, targets).reshape(len(weights), -1)
-    if reduction == "sum":
+    if criterion.reduction == "sum":
         return weights @ values.sum(1)
     smallest = torch.finfo(weights.dtype).tiny
     return weights @ values.mean(1) / weights.sum().clamp_min(smallest)

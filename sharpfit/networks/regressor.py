@@ -5,7 +5,7 @@ from skorch import NeuralNetRegressor
 from torch import nn
 
 from sharpfit.networks._estimator import NetworkEstimator
-from sharpfit.networks.validation import check_regression_targets
+from sharpfit.networks.validation import cast_rows, check_regression_targets
 
 
 class NetworkRegressor(NetworkEstimator, NeuralNetRegressor):
@@ -118,8 +118,8 @@ class NetworkRegressor(NetworkEstimator, NeuralNetRegressor):
             )
         return y
 
-    def _target_dtype(self):
-        return self._input_dtype()
+    def _encoded_tensor(self, y):
+        return cast_rows(self._encode(y), self._input_dtype(), name="y")
 
     def _n_outputs(self):
         return self.target_shape_[0] if self.target_shape_ else 1

@@ -49,13 +49,13 @@ def check_finite_columns(array: np.ndarray, names=None, *, name: str = "X") -> N
     )
 
 
-def cast_rows(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+def cast_rows(array: np.ndarray, dtype: torch.dtype, *, name: str = "X") -> torch.Tensor:
     """Return rows as a tensor of the floating `dtype`, refusing values that overflow it."""
     limit = torch.finfo(dtype).max
     if array.dtype.kind == "f" and array.size and float(np.abs(array).max()) > limit:
         raise ValueError(
-            f"X contains infinity or a value too large for {dtype} (over {limit:.3g}), the dtype "
-            "of the module's parameters. Scale X first."
+            f"{name} contains infinity or a value too large for {dtype} (over {limit:.3g}), the "
+            f"dtype of the module's parameters. Scale {name} first."
         )
     return torch.tensor(array, dtype=dtype)
 

@@ -58,6 +58,8 @@ def test_not_finite_targets(plane):
     y[3, 1] = np.nan
     with pytest.raises(ValueError, match="y contains NaN in column 1"):
         NetworkRegressor().fit(X, y)
+    with pytest.raises(ValueError, match=r"y contains infinity or a value too large.*Scale y"):
+        NetworkRegressor(Plain, module__d=3, module__k=2).fit(X, np.full_like(y, 1e39))
     with pytest.raises(ValueError, match=r"y contains missing labels .* in 1 rows \(first: row 1"):
         NetworkClassifier().fit(X[:3], np.array(["a", None, "b"], dtype=object))
 
@@ -105,6 +107,12 @@ def test_output_width_that_does_not_fit_the_targets(plane):
     X, y = plane
     with pytest.raises(ValueError, match=r"returned \(1, 3\) for one row, but targets with 2"):
         NetworkRegressor(Untrainable, module__d=3).fit(X, y)
+
+
+def test_rows_that_the_module_cannot_take(iris):
+    X, y = iris
+    with pytest.raises(ValueError, match=r"Untrainable cannot take rows of shape \(4,\): mat1"):
+        NetworkClassifier(Untrainable, module__d=7).fit(X, y)
 
 
 def test_several_outputs(iris):

@@ -178,11 +178,33 @@ def test_squared_error_of_several_targets(plane):
     assert recorded_loss(network) == pytest.approx(np.average(squares, weights=weight), rel=1e-12)
 
 
+class PlainMean(nn.Module):
+    """A criterion without the attribute `reduction`."""
+
+    def forward(self, outputs, targets):
+        return F.cross_entropy(outputs, targets)
+
+
 def test_weights_need_a_criterion_that_can_be_weighted(iris):
     X, y = iris
-    network = NetworkClassifier(criterion__weight=torch.ones(3).double())
-    with pytest.raises(ValueError, match=r"criterion__weight.*class_weight="):
-        network.fit(X, y).set_params(class_weight="balanced").fit(X, y)
+    network = NetworkClassifier(criterion__weight=torch.ones(3).double(), max_epochs=1).fit(X, y)
+    for weights in ({"class_weight": "balanced"}, {}):
+        with pytest.raises(ValueError, match=r"^CrossEntropyLoss has weights .*class_weight="):
+            network.set_params(**weights).fit(X, y, sample_weight=np.ones(150))
+    NetworkClassifier(criterion=PlainMean, max_epochs=1).fit(X, y)
+    with pytest.raises(ValueError, match="PlainMean has reduction=None"):
+        NetworkClassifier(criterion=PlainMean).fit(X, y, sample_weight=np.ones(150))
+
+
+class Scaled(Double):
+    def forward(self, X, factor=1.0):
+        return super().forward(X) * factor
+
+
+def test_fit_parameters_reach_the_module(iris):
+    X, y = iris
+    network = NetworkClassifier(Scaled, **ONE_LOOK).fit(X, y, factor=0.0)
+    assert recorded_loss(network) == pytest.approx(np.log(3))
 
 
 def test_sample_weight_is_routed(iris, weights):
