@@ -97,13 +97,14 @@ class TrainingRowsStopping(Callback):
             raise ValueError(
                 "y is None, but TrainingRowsStopping compares outputs with targets; pass y to fit"
             )
-        self._rows = (X, y)
-        self._criterion = None
-        self._last_epoch = len(net.history) + net.max_epochs
-        self._judged_since_best = 0
+        # skorch takes attributes that do not end in an underscore for parameters.
+        self._rows_ = (X, y)
+        self._criterion_ = None
+        self._last_epoch_ = len(net.history) + net.max_epochs
+        self._judged_since_best_ = 0
         self.best_epoch_ = 0
         self.best_criterion_ = math.inf
-        self._best_state: dict[str, Any] | None = None
+        self._best_state_: dict[str, Any] | None = None
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Judge the epoch, keep its weights if they are the best, and stop where it is time.
@@ -115,23 +116,23 @@ class TrainingRowsStopping(Callback):
             Not used.
         """
         epoch = len(net.history)
-        if epoch % self.every and epoch != self._last_epoch:
+        if epoch % self.every and epoch != self._last_epoch_:
             return
-        problem = as_problem(net, *self._rows, prefit=True)
-        if self._criterion is None:
-            self._criterion = SelectionCriterion(problem)
-        value = self._criterion(problem.module)
-        improved = value < self.best_criterion_ * (1 - self.threshold)
+        problem = as_problem(net, *self._rows_, prefit=True)
+        if self._criterion_ is None:
+            self._criterion_ = SelectionCriterion(problem)
+        value = self._criterion_(problem.module)
+        improved = value < self.best_criterion_ - self.threshold * abs(value)
         net.history.record("selection_criterion", value)
         net.history.record("selection_criterion_best", improved)
         if improved:
             self.best_epoch_, self.best_criterion_ = epoch, value
-            self._judged_since_best = 0
+            self._judged_since_best_ = 0
             if self.load_best:
-                self._best_state = copy.deepcopy(net.module_.state_dict())
+                self._best_state_ = copy.deepcopy(net.module_.state_dict())
             return
-        self._judged_since_best += 1
-        if self.patience is not None and self._judged_since_best >= self.patience:
+        self._judged_since_best_ += 1
+        if self.patience is not None and self._judged_since_best_ >= self.patience:
             self._say(
                 f"Stopping: the selection criterion has not improved since epoch "
                 f"{self.best_epoch_}."
@@ -147,10 +148,10 @@ class TrainingRowsStopping(Callback):
         **kwargs : object
             Not used.
         """
-        if self._best_state is not None and self.best_epoch_ != len(net.history):
-            net.module_.load_state_dict(self._best_state)
+        if self._best_state_ is not None and self.best_epoch_ != len(net.history):
+            net.module_.load_state_dict(self._best_state_)
             self._say(f"Weights of epoch {self.best_epoch_} restored.")
-        self._rows = self._criterion = self._best_state = None
+        self._rows_ = self._criterion_ = self._best_state_ = None
 
     def _say(self, message: str) -> None:
         if self.sink is not None:
