@@ -1,0 +1,17 @@
+"""Curvature and Jacobians of a network while it trains."""
+
+from sharpfit.monitoring.stability import (
+    StabilityCondition,
+    adam_limit,
+    heavy_ball_limit,
+    nesterov_limit,
+    stability_condition,
+)
+
+__all__ = [
+    "StabilityCondition",
+    "adam_limit",
+    "heavy_ball_limit",
+    "nesterov_limit",
+    "stability_condition",
+]

@@ -1,0 +1,291 @@
+"""Largest curvature at which an optimiser is stable on a quadratic."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "StabilityCondition",
+    "adam_limit",
+    "heavy_ball_limit",
+    "nesterov_limit",
+    "stability_condition",
+]
+
+
+def heavy_ball_limit(lr: float, momentum: float = 0.0, dampening: float = 0.0) -> float:
+    r"""Stability limit of gradient descent with heavy-ball momentum.
+
+    On a quadratic of curvature :math:`\lambda` the iteration
+    :math:`b \leftarrow m b + (1-d) \lambda x,\ x \leftarrow x - \eta b` converges for
+    :math:`0 < \lambda < 2(1+m) / ((1-d)\eta)` (Cohen et al., 2021, for :math:`d = 0`); without
+    momentum this is :math:`2/\eta`.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate :math:`\eta`.
+    momentum : float, default=0.0
+        Momentum :math:`m`.
+    dampening : float, default=0.0
+        Dampening :math:`d`, below 1.
+
+    Returns
+    -------
+    float
+        In units of the curvature; infinite for a learning rate of zero.
+
+    Examples
+    --------
+    >>> from sharpfit.monitoring import heavy_ball_limit
+    >>> heavy_ball_limit(0.1), heavy_ball_limit(0.1, momentum=0.9)
+    (20.0, 38.0)
+    """
+    return _ratio(2 * (1 + momentum), (1 - dampening) * lr)
+
+
+def nesterov_limit(lr: float, momentum: float) -> float:
+    r"""Stability limit of gradient descent with Nesterov momentum, as torch computes it.
+
+    On a quadratic, :math:`b \leftarrow m b + \lambda x,\ x \leftarrow x - \eta(\lambda x + m b)`
+    converges for :math:`0 < \lambda < (2 + 2m) / ((1 + 2m)\eta)` (Cohen et al., 2021).
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate :math:`\eta`.
+    momentum : float
+        Momentum :math:`m`.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> from sharpfit.monitoring import nesterov_limit
+    >>> round(nesterov_limit(0.1, momentum=0.9), 3)
+    13.571
+    """
+    return _ratio(2 + 2 * momentum, (1 + 2 * momentum) * lr)
+
+
+def adam_limit(lr: float, beta1: float, weight_decay: float = 0.0) -> float:
+    r"""Stability limit of Adam with a frozen preconditioner, on the preconditioned curvature.
+
+    With gradients averaged as :math:`b \leftarrow \beta b + (1-\beta) \lambda x` and decoupled
+    weight decay `w`, :math:`x \leftarrow (1 - \eta w) x - \eta b` converges on a quadratic of
+    preconditioned curvature :math:`0 \le \lambda < (1+\beta)(2 - \eta w) / ((1-\beta)\eta)`. For
+    :math:`w = 0` this is the limit of Cohen et al. (2022), 38 / lr at :math:`\beta = 0.9`. Bias
+    correction is past.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate :math:`\eta`.
+    beta1 : float
+        Decay :math:`\beta` of the averaged gradient.
+    weight_decay : float, default=0.0
+        Decoupled weight decay `w`, as of AdamW.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> from sharpfit.monitoring import adam_limit
+    >>> round(adam_limit(0.01, 0.9))
+    3800
+    """
+    return _ratio((1 + beta1) * (2 - lr * weight_decay), (1 - beta1) * lr)
+
+
+@dataclass(frozen=True)
+class StabilityCondition:
+    """When an optimiser in its present state is stable on a full-batch quadratic.
+
+    Stable means that the largest eigenvalue of ``P^(-1/2) (H + W) P^(-1/2)`` is below `limit`,
+    with ``H`` the Hessian of the loss, ``P`` the diagonal `preconditioner` and ``W`` the diagonal
+    `weight_decay`. The noise of mini-batches is not covered: it makes training unstable earlier.
+
+    Attributes
+    ----------
+    limit : float
+        The limit; NaN where none is known.
+    statement : str
+        The formula in words, or why there is none.
+    preconditioner : Tensor of shape (size,) or None
+        Diagonal ``P`` over the parameters, positive; None is the identity.
+    weight_decay : Tensor of shape (size,) or None
+        Diagonal ``W`` that decay coupled to the gradient adds to the Hessian; None is zero.
+    """
+
+    limit: float
+    statement: str
+    preconditioner: Tensor | None = None
+    weight_decay: Tensor | None = None
+
+
+def stability_condition(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
+) -> StabilityCondition:
+    """Return the stability condition of a torch optimiser in its present state.
+
+    Known are SGD (momentum, dampening, Nesterov, weight decay), Adam and AdamW (also AMSGrad) and
+    RMSprop, with the present learning rate of a schedule. Groups of different learning rate join
+    into one condition by a preconditioner; groups that differ in momentum have none.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Read only.
+    parameters : sequence of Parameter
+        The parameters in the order of the Hessian. Those the optimiser does not move are refused.
+
+    Returns
+    -------
+    StabilityCondition
+
+    Raises
+    ------
+    ValueError
+        If the optimiser does not hold one of the parameters.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sharpfit.monitoring import stability_condition
+    >>> weight = torch.nn.Parameter(torch.ones(2))
+    >>> stability_condition(torch.optim.SGD([weight], lr=0.1), [weight]).limit
+    20.0
+    """
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    missing = [p for p in parameters if id(p) not in groups]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(parameters)} parameters are not moved by "
+            f"{type(optimizer).__name__}; leave them out of the Hessian."
+        )
+    used = [groups[id(p)] for p in parameters]
+    rule = _RULES.get(type(optimizer))
+    name = type(optimizer).__name__
+    if rule is None:
+        return StabilityCondition(math.nan, f"no stability limit is known for {name}")
+    if any(group.get("maximize", False) for group in used):
+        return StabilityCondition(math.nan, f"{name} maximises the loss")
+    if any(float(group["lr"]) <= 0 for group in used):
+        return StabilityCondition(math.inf, f"the learning rate of {name} is zero")
+    return rule(optimizer, parameters, used)
+
+
+def _sgd(optimizer: Any, parameters: Any, groups: list[dict[str, Any]]) -> StabilityCondition:
+    first = groups[0]
+    if differing := _differing(groups, "momentum", "dampening", "nesterov"):
+        return StabilityCondition(math.nan, f"the groups of SGD differ in {differing}")
+    lr, momentum = float(first["lr"]), float(first["momentum"])
+    if first["nesterov"]:
+        limit, formula = nesterov_limit(lr, momentum), "(2 + 2 momentum) / ((1 + 2 momentum) lr)"
+    elif momentum:
+        limit = heavy_ball_limit(lr, momentum, float(first["dampening"]))
+        formula = "2 (1 + momentum) / ((1 - dampening) lr)"
+    else:
+        limit, formula = heavy_ball_limit(lr), "2 / lr"
+    return StabilityCondition(
+        limit,
+        f"full-batch gradient descent: {formula}",
+        _relative_rates(parameters, groups),
+        _decay(parameters, groups),
+    )
+
+
+def _adam(optimizer: Any, parameters: Any, groups: list[dict[str, Any]]) -> StabilityCondition:
+    first, name = groups[0], type(optimizer).__name__
+    # Newer versions of torch give Adam a switch for decoupled decay, which AdamW always has.
+    decoupled = isinstance(optimizer, torch.optim.AdamW) or first.get(
+        "decoupled_weight_decay", False
+    )
+    names = ("betas", "eps", "amsgrad") + (("lr", "weight_decay") if decoupled else ())
+    if differing := _differing(groups, *names):
+        return StabilityCondition(math.nan, f"the groups of {name} differ in {differing}")
+    scales = []
+    for parameter, group in zip(parameters, groups, strict=True):
+        state = optimizer.state.get(parameter, {})
+        if "exp_avg_sq" not in state:
+            return StabilityCondition(math.nan, f"{name} has made no step yet")
+        square = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
+        corrected = square / (1 - group["betas"][1] ** float(state["step"]))
+        scales.append(corrected.sqrt().flatten() + group["eps"])
+    decay = float(first["weight_decay"]) if decoupled else 0.0
+    return StabilityCondition(
+        adam_limit(float(first["lr"]), float(first["betas"][0]), decay),
+        f"full-batch {name}, preconditioned: (1 + beta1) (2 - lr decay) / ((1 - beta1) lr)",
+        _combined(torch.cat(scales), _relative_rates(parameters, groups)),
+        None if decoupled else _decay(parameters, groups),
+    )
+
+
+def _rmsprop(optimizer: Any, parameters: Any, groups: list[dict[str, Any]]) -> StabilityCondition:
+    first = groups[0]
+    if differing := _differing(groups, "alpha", "eps", "momentum", "centered"):
+        return StabilityCondition(math.nan, f"the groups of RMSprop differ in {differing}")
+    scales = []
+    for parameter, group in zip(parameters, groups, strict=True):
+        state = optimizer.state.get(parameter, {})
+        if "square_avg" not in state:
+            return StabilityCondition(math.nan, "RMSprop has made no step yet")
+        square = state["square_avg"]
+        if group["centered"]:
+            square = (square - state["grad_avg"] ** 2).clamp_min(0)
+        scales.append(square.sqrt().flatten() + group["eps"])
+    return StabilityCondition(
+        heavy_ball_limit(float(first["lr"]), float(first["momentum"])),
+        "full-batch RMSprop, preconditioned: 2 (1 + momentum) / lr",
+        _combined(torch.cat(scales), _relative_rates(parameters, groups)),
+        _decay(parameters, groups),
+    )
+
+
+_RULES = {
+    torch.optim.SGD: _sgd,
+    torch.optim.Adam: _adam,
+    torch.optim.AdamW: _adam,
+    torch.optim.RMSprop: _rmsprop,
+}
+
+
+def _differing(groups: list[dict[str, Any]], *names: str) -> str:
+    return ", ".join(
+        name for name in names if any(group[name] != groups[0][name] for group in groups)
+    )
+
+
+def _relative_rates(parameters: Any, groups: list[dict[str, Any]]) -> Tensor | None:
+    """Return the first group's learning rate over each parameter's, None where all agree."""
+    rates = [float(group["lr"]) for group in groups]
+    if all(rate == rates[0] for rate in rates):
+        return None
+    return _spread(parameters, [rates[0] / rate for rate in rates])
+
+
+def _decay(parameters: Any, groups: list[dict[str, Any]]) -> Tensor | None:
+    decays = [float(group["weight_decay"]) for group in groups]
+    return _spread(parameters, decays) if any(decays) else None
+
+
+def _spread(parameters: Any, values: list[float]) -> Tensor:
+    return torch.cat(
+        [torch.full_like(p, v).flatten() for p, v in zip(parameters, values, strict=True)]
+    ).detach()
+
+
+def _combined(scale: Tensor, rates: Tensor | None) -> Tensor:
+    return scale if rates is None else scale * rates
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator > 0 else math.inf
