@@ -276,6 +276,14 @@ def test_what_has_no_constant_is_refused_by_name(network, reason):
         lipschitz_certificate(network, (3,))
 
 
+def test_refusals_say_no_more_than_the_reason_and_the_remedy():
+    with pytest.raises(CertificateError) as caught:
+        lipschitz_certificate(nn.Sequential(nn.ReLU(), nn.Bilinear(2, 2, 2)), (3,))
+    assert len(str(caught.value).splitlines()) == 1
+    assert "'1' of type Bilinear" in str(caught.value)
+    assert "register_lipschitz(Bilinear, rule)" in str(caught.value)
+
+
 def test_subclasses_inherit_the_rule_only_with_the_forward():
     class Renamed(nn.Linear):
         pass

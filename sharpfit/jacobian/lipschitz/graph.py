@@ -12,7 +12,7 @@ from sharpfit.jacobian.lipschitz.errors import CertificateError
 from sharpfit.jacobian.lipschitz.functional import FunctionCall, Operand
 from sharpfit.jacobian.lipschitz.functions import find_function_rule, modifies_in_place
 from sharpfit.jacobian.lipschitz.fusion import fused_constant
-from sharpfit.jacobian.lipschitz.registry import apply_rule, find_rule
+from sharpfit.jacobian.lipschitz.registry import apply_rule, find_rule, require_rule
 from sharpfit.jacobian.lipschitz.rounding import product_up
 
 # Samples in the batch that finds the shapes: a number no layer has by chance, so that a
@@ -125,6 +125,8 @@ class LipschitzInterpreter(fx.Interpreter):
 
     def __init__(self, traced: fx.GraphModule, input_shape: tuple[int, ...]):
         super().__init__(traced, garbage_collect_values=False)
+        # Errors name the layer themselves.
+        self.extra_traceback = False
         self.input_shape = input_shape
         self.constants: dict[fx.Node, float] = {}
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
@@ -154,6 +156,8 @@ class LipschitzInterpreter(fx.Interpreter):
 
     def run_node(self, node: fx.Node) -> Any:
         """Compute the value of a node for its shape, and its Lipschitz constant."""
+        if node.op == "call_module":
+            require_rule(self.module.get_submodule(str(node.target)), _label(node))
         try:
             value = super().run_node(node)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:

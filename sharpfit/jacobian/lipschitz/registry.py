@@ -71,6 +71,18 @@ def find_rule(module: nn.Module) -> LipschitzRule | None:
     return None
 
 
+def require_rule(module: nn.Module, name: str) -> LipschitzRule:
+    """Return the rule of a layer, or refuse the layer by name."""
+    rule = find_rule(module)
+    if rule is None:
+        kind = type(module).__name__
+        raise CertificateError(
+            f"no Lipschitz rule is known for layer {name!r} of type {kind}; register one with "
+            f"register_lipschitz({kind}, rule), or leave the layer out."
+        )
+    return rule
+
+
 def describe_rule(rule: LipschitzRule) -> str:
     """First line of the rule's docstring, without the full stop, or its name."""
     documentation = (rule.__doc__ or "").strip()
@@ -103,12 +115,7 @@ def apply_rule(module: nn.Module, input_shape: tuple[int, ...], name: str) -> tu
         If the layer has no rule, its rule refuses it or returns no non-negative number.
     """
     kind = type(module).__name__
-    rule = find_rule(module)
-    if rule is None:
-        raise CertificateError(
-            f"no Lipschitz rule is known for layer {name!r} of type {kind}; register one with "
-            f"register_lipschitz({kind}, rule), or leave the layer out."
-        )
+    rule = require_rule(module, name)
     try:
         constant = float(rule(module, input_shape))
     except CertificateError as error:
