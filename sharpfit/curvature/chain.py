@@ -7,16 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from sharpfit.curvature.layers import (
-    Convolution,
-    Dense,
-    Elementwise,
-    FixedLinear,
-    Flatten,
-    Layer,
-    MaxPooling,
-    Normalisation,
-)
+from sharpfit.curvature.affine_layers import Convolution, Dense, Normalisation
+from sharpfit.curvature.layers import Elementwise, FixedLinear, Flatten, Layer, MaxPooling
 from sharpfit.curvature.network import Network
 
 _PIECEWISE_LINEAR: tuple[Any, ...] = (

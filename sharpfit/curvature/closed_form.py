@@ -68,7 +68,7 @@ class ClosedForm(Linearisation):
 
     def state_bytes(self) -> int:
         """Return the bytes kept; see `Linearisation`."""
-        kept = [tensor for tensors in self._kept for tensor in tensors]
+        kept = [part for parts in self._kept for part in parts if isinstance(part, Tensor)]
         return storage_bytes([*kept, *(self._cotangents or [])], without=[self.chunk.inputs])
 
     def _push(self, direction: Parts) -> tuple[list[Tensor | None], Tensor]:

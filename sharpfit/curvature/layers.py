@@ -1,15 +1,16 @@
-"""Layers with hand-written first and second derivatives."""
+"""Layers with hand-written first and second derivatives, and those without parameters."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import vjp
 
 from sharpfit.curvature.linearisation import Parts
 
-Kept = tuple[Tensor, ...]
+Kept = tuple[Any, ...]
 
 
 class Layer(ABC):
@@ -51,145 +52,6 @@ class Layer(ABC):
         onwards: bool,
     ) -> Tensor | None:
         """Do the same for the tangent of ``pull``; may overwrite `cotangent_dot`."""
-
-
-class Affine(Layer):
-    """A map linear in its input and affine in its weight and bias, such as a convolution.
-
-    Parameters
-    ----------
-    weight, bias : Tensor or None
-        Current values.
-    weight_index, bias_index : int or None
-        Their places among the selected parameters, None for those held fixed.
-    """
-
-    def __init__(
-        self,
-        weight: Tensor,
-        bias: Tensor | None,
-        weight_index: int | None,
-        bias_index: int | None,
-    ) -> None:
-        self.weight = weight
-        self.bias = bias
-        self.weight_index = weight_index
-        self.bias_index = bias_index
-        self.selected = weight_index is not None or bias_index is not None
-
-    @abstractmethod
-    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the map of `x` with given weight and bias."""
-
-    @abstractmethod
-    def apply_transposed(self, cotangent: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        """Return the cotangent of the input."""
-
-    @abstractmethod
-    def add_weight_cotangent(self, cotangent: Tensor, x: Tensor, total: Tensor) -> None:
-        """Add the cotangent of the weight."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Kept]:
-        """Return ``y``; see `Layer`."""
-        return self.apply(x, self.weight, self.bias), (x,)
-
-    def tangent(self, kept: Kept, x_dot: Tensor | None, direction: Parts) -> Tensor | None:
-        """Return the tangent; see `Layer`."""
-        bias_dot = None if self.bias_index is None else direction[self.bias_index]
-        if self.weight_index is not None:
-            y_dot = self.apply(kept[0], direction[self.weight_index], bias_dot)
-            return y_dot if x_dot is None else y_dot.add_(self.apply(x_dot, self.weight, None))
-        x_dot = torch.zeros_like(kept[0]) if x_dot is None else x_dot
-        return self.apply(x_dot, self.weight, bias_dot)
-
-    def pull(self, kept: Kept, cotangent: Tensor, total: Parts, onwards: bool) -> Tensor | None:
-        """Add the transposed product; see `Layer`."""
-        if self.weight_index is not None:
-            self.add_weight_cotangent(cotangent, kept[0], total[self.weight_index])
-        if self.bias_index is not None:
-            total[self.bias_index].add_(_sum_but_channels(cotangent))
-        return self.apply_transposed(cotangent, kept[0], self.weight) if onwards else None
-
-    def pull_tangent(
-        self,
-        kept: Kept,
-        x_dot: Tensor | None,
-        cotangent: Tensor,
-        cotangent_dot: Tensor,
-        direction: Parts,
-        total: Parts,
-        onwards: bool,
-    ) -> Tensor | None:
-        """Add the tangent of the transposed product; see `Layer`."""
-        found = self.pull(kept, cotangent_dot, total, onwards)
-        if self.weight_index is None:
-            return found
-        if x_dot is not None:
-            self.add_weight_cotangent(cotangent, x_dot, total[self.weight_index])
-        if found is None:
-            return None
-        weight_dot = direction[self.weight_index]
-        return found.add_(self.apply_transposed(cotangent, kept[0], weight_dot))
-
-
-class Dense(Affine):
-    """A linear layer on rows."""
-
-    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return ``x W^T + b``; see `Affine`."""
-        return x @ weight.T if bias is None else torch.addmm(bias, x, weight.T)
-
-    def apply_transposed(self, cotangent: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        """Return ``u W``; see `Affine`."""
-        return cotangent @ weight
-
-    def add_weight_cotangent(self, cotangent: Tensor, x: Tensor, total: Tensor) -> None:
-        """Add ``u^T x``; see `Affine`."""
-        total.addmm_(cotangent.T, x)
-
-
-class Convolution(Affine):
-    """A convolution with zero padding.
-
-    Parameters
-    ----------
-    layer : torch.nn.Conv1d or torch.nn.Conv2d
-    weight_index, bias_index : int or None
-    """
-
-    def __init__(
-        self,
-        layer: nn.Conv1d | nn.Conv2d,
-        weight_index: int | None,
-        bias_index: int | None,
-    ) -> None:
-        bias = None if layer.bias is None else layer.bias.detach()
-        super().__init__(layer.weight.detach(), bias, weight_index, bias_index)
-        self._geometry = (layer.stride, layer.padding, layer.dilation)
-        self._groups = layer.groups
-
-    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the convolution; see `Affine`."""
-        stride, padding, dilation = self._geometry
-        return torch.ops.aten.convolution(
-            x, weight, bias, stride, padding, dilation, False, [0], self._groups
-        )
-
-    def apply_transposed(self, cotangent: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        """Return the transposed convolution; see `Affine`."""
-        return self._backward(cotangent, x, weight, [True, False, False])[0]
-
-    def add_weight_cotangent(self, cotangent: Tensor, x: Tensor, total: Tensor) -> None:
-        """Add the correlation of input and cotangent; see `Affine`."""
-        total.add_(self._backward(cotangent, x, self.weight, [False, True, False])[1])
-
-    def _backward(
-        self, cotangent: Tensor, x: Tensor, weight: Tensor, mask: list[bool]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        stride, padding, dilation = self._geometry
-        return torch.ops.aten.convolution_backward(
-            cotangent, x, weight, None, stride, padding, dilation, False, [0], self._groups, mask
-        )
 
 
 class Elementwise(Layer):
@@ -266,7 +128,8 @@ class FixedLinear(Layer):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Kept]:
         """Return ``y``; see `Layer`."""
-        return self.function(x), (_shape_of(x),)
+        # Any point will do to differentiate a linear function at: this one takes no memory.
+        return self.function(x), (x.new_zeros(()).expand(x.shape),)
 
     def tangent(self, kept: Kept, x_dot: Tensor | None, direction: Parts) -> Tensor | None:
         """Return the tangent; see `Layer`."""
@@ -316,20 +179,32 @@ class MaxPooling(Layer):
     def forward(self, x: Tensor) -> tuple[Tensor, Kept]:
         """Return ``y``; see `Layer`."""
         y, positions = self.function(x)
-        return y, (positions.flatten(2), _shape_of(y), _shape_of(x))
+        channels_last = x.ndim == 4 and x.stride(1) == 1
+        count, channels, plane = *x.shape[:2], x[0, 0].numel()
+        rows = torch.arange(count, device=x.device).view(-1, *(1,) * (y.ndim - 1))
+        columns = over_channels(torch.arange(channels, device=x.device), x)
+        if channels_last:
+            places = (rows * plane + positions) * channels + columns
+        else:
+            places = (rows * channels + columns) * plane + positions
+        return y, (_unrolled(places, channels_last), channels_last, y.shape, x.shape)
 
     def tangent(self, kept: Kept, x_dot: Tensor | None, direction: Parts) -> Tensor | None:
         """Return the tangent; see `Layer`."""
         if x_dot is None:
             return None
-        return x_dot.flatten(2).gather(2, kept[0]).view(kept[1].shape)
+        places, channels_last, shape, _ = kept
+        y_dot = _unrolled(x_dot, channels_last).index_select(0, places)
+        return _rolled(y_dot, channels_last, shape)
 
     def pull(self, kept: Kept, cotangent: Tensor, total: Parts, onwards: bool) -> Tensor | None:
         """Return the cotangent of ``x``; see `Layer`."""
         if not onwards:
             return None
-        spread = cotangent.new_zeros((*kept[2].shape[:2], kept[2][0, 0].numel()))
-        return spread.scatter_add_(2, kept[0], cotangent.flatten(2)).view(kept[2].shape)
+        places, channels_last, _, shape = kept
+        spread = cotangent.new_zeros(shape.numel())
+        spread.scatter_add_(0, places, _unrolled(cotangent, channels_last))
+        return _rolled(spread, channels_last, shape)
 
     def pull_tangent(
         self,
@@ -345,90 +220,19 @@ class MaxPooling(Layer):
         return self.pull(kept, cotangent_dot, total, onwards)
 
 
-class Normalisation(Layer):
-    """Batch normalisation with fixed statistics.
-
-    Parameters
-    ----------
-    layer : torch.nn.BatchNorm1d or torch.nn.BatchNorm2d
-    weight_index, bias_index : int or None
-    """
-
-    def __init__(
-        self,
-        layer: nn.BatchNorm1d | nn.BatchNorm2d,
-        weight_index: int | None,
-        bias_index: int | None,
-    ) -> None:
-        assert layer.running_mean is not None
-        assert layer.running_var is not None
-        self._scale = (layer.running_var + layer.eps).rsqrt()
-        self._mean = layer.running_mean
-        ones = torch.ones_like(self._scale)
-        self._weight = ones if layer.weight is None else layer.weight.detach()
-        self._bias = 0 * ones if layer.bias is None else layer.bias.detach()
-        self.weight_index = weight_index
-        self.bias_index = bias_index
-        self.selected = weight_index is not None or bias_index is not None
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Kept]:
-        """Return ``y``; see `Layer`."""
-        centred = (x - _over_channels(self._mean, x)) * _over_channels(self._scale, x)
-        y = centred * _over_channels(self._weight, x) + _over_channels(self._bias, x)
-        return y, (centred,)
-
-    def tangent(self, kept: Kept, x_dot: Tensor | None, direction: Parts) -> Tensor | None:
-        """Return the tangent; see `Layer`."""
-        y_dot = torch.zeros_like(kept[0])
-        if x_dot is not None:
-            y_dot.addcmul_(x_dot, _over_channels(self._weight * self._scale, x_dot))
-        if self.weight_index is not None:
-            y_dot.addcmul_(kept[0], _over_channels(direction[self.weight_index], kept[0]))
-        if self.bias_index is not None:
-            y_dot = y_dot.add_(_over_channels(direction[self.bias_index], y_dot))
-        return y_dot
-
-    def pull(self, kept: Kept, cotangent: Tensor, total: Parts, onwards: bool) -> Tensor | None:
-        """Add the transposed product; see `Layer`."""
-        if self.weight_index is not None:
-            total[self.weight_index].add_(_sum_but_channels(cotangent * kept[0]))
-        if self.bias_index is not None:
-            total[self.bias_index].add_(_sum_but_channels(cotangent))
-        if not onwards:
-            return None
-        return cotangent * _over_channels(self._weight * self._scale, cotangent)
-
-    def pull_tangent(
-        self,
-        kept: Kept,
-        x_dot: Tensor | None,
-        cotangent: Tensor,
-        cotangent_dot: Tensor,
-        direction: Parts,
-        total: Parts,
-        onwards: bool,
-    ) -> Tensor | None:
-        """Add the tangent of the transposed product; see `Layer`."""
-        found = self.pull(kept, cotangent_dot, total, onwards)
-        if self.weight_index is None:
-            return found
-        if x_dot is not None:
-            scaled = _sum_but_channels(cotangent * x_dot) * self._scale
-            total[self.weight_index].add_(scaled)
-        if found is None:
-            return None
-        weight_dot = direction[self.weight_index] * self._scale
-        return found.add_(cotangent * _over_channels(weight_dot, cotangent))
+def _unrolled(images: Tensor, channels_last: bool) -> Tensor:
+    """Return all entries in the order of memory."""
+    return (images.permute(0, 2, 3, 1) if channels_last else images).reshape(-1)
 
 
-def _shape_of(tensor: Tensor) -> Tensor:
-    """Return a tensor of the same shape that holds one number."""
-    return tensor.new_zeros(()).expand(tensor.shape)
+def _rolled(entries: Tensor, channels_last: bool, shape: torch.Size) -> Tensor:
+    """Undo `_unrolled`."""
+    if not channels_last:
+        return entries.view(shape)
+    count, channels, height, width = shape
+    return entries.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _sum_but_channels(tensor: Tensor) -> Tensor:
-    return tensor.sum(dim=[axis for axis in range(tensor.ndim) if axis != 1])
-
-
-def _over_channels(values: Tensor, like: Tensor) -> Tensor:
+def over_channels(values: Tensor, like: Tensor) -> Tensor:
+    """Shape one number a channel to be broadcast over images or rows."""
     return values.view(-1, *(1,) * (like.ndim - 2))
