@@ -19,8 +19,11 @@ _CHUNK_ENTRIES = 2**21
 
 
 def _check_labels(labels: Tensor, n_samples: int, n_outputs: int) -> Tensor:
-    labels = torch.as_tensor(labels)
-    if labels.is_floating_point() or labels.is_complex() or labels.shape != (n_samples,):
+    labels = torch.as_tensor(labels).detach().cpu()
+    if labels.shape == (n_samples, 1):
+        labels = labels[:, 0]
+    # Targets of a loss on single logits are floating-point numbers 0 and 1.
+    if labels.shape != (n_samples,) or bool((labels != labels.round()).any()):
         raise ValueError(
             f"labels must be {n_samples} integers, one a row of inputs, not of shape "
             f"{tuple(labels.shape)} and dtype {labels.dtype}."
@@ -31,7 +34,7 @@ def _check_labels(labels: Tensor, n_samples: int, n_outputs: int) -> Tensor:
             f"labels must lie in 0 .. {n_classes - 1} for a network with {n_outputs} outputs; "
             "encode the classes first."
         )
-    return labels.to(device="cpu", dtype=torch.int64)
+    return labels.to(torch.int64)
 
 
 def _rounding(starts: Tensor) -> Tensor:
@@ -73,9 +76,9 @@ def certified_radii(module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor
         evaluation mode is traced.
     inputs : Tensor of shape (n_samples, ...)
         Samples, in the dtype the network takes.
-    labels : Tensor of shape (n_samples,), integer
-        Index of the correct output. For a single output, 1 where it should be positive and 0
-        where it should be negative.
+    labels : Tensor of shape (n_samples,) or (n_samples, 1)
+        Index of the correct output: integers, of any dtype. For a single output, 1 where it
+        should be positive and 0 where it should be negative.
 
     Returns
     -------

@@ -119,6 +119,21 @@ def test_linear_network_has_its_distance_to_the_boundary():
         assert torch.allclose(radii[right], expected[right], rtol=1e-3)
 
 
+def test_targets_of_a_single_logit_and_channelwise_activations():
+    network = perceptron(3, 6, 5, 1, seed=4)
+    with torch.no_grad():
+        slopes = torch.linspace(-0.3, 1.2, 6)
+        network[1] = nn.PReLU(6)
+        network[1].weight.copy_(slopes)
+    inputs = torch.randn(20, 3, generator=torch.Generator().manual_seed(2))
+    targets = (network(inputs) > 0).float()
+    radii = certified_radii(network, inputs, targets)
+    assert bool((radii > 0).all())
+    assert torch.equal(radii, certified_radii(network, inputs, targets[:, 0].long()))
+    found = smallest_margins_found(network, inputs, targets[:, 0].long(), radii)
+    assert bool((found > 0).all())
+
+
 def test_one_neuron_has_the_distance_to_its_kink():
     # f(x) = relu(x - 1) - 1/2 changes sign at 3/2; far below, the slope is zero.
     network = perceptron(1, 1, 1).double()
@@ -229,7 +244,7 @@ def test_wrong_arguments_are_named():
     with pytest.raises(TypeError, match="module"):
         certified_radii("network", inputs, torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match="3 integers"):
-        certified_radii(network, inputs, torch.zeros(3))
+        certified_radii(network, inputs, torch.full((3,), 0.5))
     with pytest.raises(ValueError, match="3 integers"):
         certified_radii(network, inputs, torch.zeros(2, dtype=torch.long))
     with pytest.raises(ValueError, match=r"0 \.\. 1"):
