@@ -18,6 +18,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
+    "sphinx-mathjax-offline",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
@@ -55,6 +56,7 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"demo\.py",
     "abort_on_example_error": True,
     "remove_config_comments": True,
+    "capture_repr": (),
     "show_memory": False,
     "download_all_examples": False,
     "plot_gallery": True,
