@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from training import losses
 
-from sharpfit.theory.covariance_penalty import Kriging, fit_kriging, penalised_squared_error
 from sharpfit.theory.selection import (
     Neighbourhood,
     crossing_probability,
     find_neighbourhood,
     margins_of_classes,
 )
+from sharpfit.theory.smoothers import KernelSmoothers, fit_smoothers, mimicked_error
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Rows:
     y: Tensor
     neighbourhood: Neighbourhood
     spacing_in_class: float
-    kriging: Kriging | None
+    smoothers: KernelSmoothers | None
 
     @classmethod
     def of(cls, suite: Suite, X: np.ndarray, y: Tensor) -> "Rows":
@@ -52,7 +52,7 @@ class Rows:
             y,
             find_neighbourhood(rows),
             float(np.median(np.concatenate(nearest))),
-            fit_kriging(rows) if regression else None,
+            fit_smoothers(rows, y.double().numpy()[:, None]) if regression else None,
         )
 
 
@@ -85,9 +85,8 @@ class Network:
 
 def selection_criterion(network: Network, rows: Rows) -> float:
     """Compute what `sharpfit.selection_scorer` does."""
-    if rows.kriging is not None:
-        targets = rows.y.double().numpy()[:, None]
-        return penalised_squared_error(network.outputs, targets, rows.kriging)
+    if rows.smoothers is not None:
+        return mimicked_error(network.outputs, rows.smoothers)
     return crossing_probability(network.outputs, rows.y.numpy(), rows.neighbourhood)
 
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from sharpfit.bridge import Problem, as_problem
 from sharpfit.model_selection.training_rows import TrainingRowsScorer
-from sharpfit.theory.covariance_penalty import Kriging, fit_kriging, penalised_squared_error
 from sharpfit.theory.selection import Neighbourhood, crossing_probability, find_neighbourhood
+from sharpfit.theory.smoothers import KernelSmoothers, fit_smoothers, mimicked_error
 
 _ROWS_PER_BATCH = 4096
 
@@ -22,9 +22,9 @@ class SelectionCriterion:
     """An estimate of how badly networks do on fresh rows, from the rows they are trained on.
 
     Classifiers are judged by `sharpfit.theory.selection.crossing_probability`, regressors by
-    `sharpfit.theory.covariance_penalty.penalised_squared_error`; distances are those of the
-    network's inputs. Both need the outputs at the rows only. What depends on the rows alone is
-    computed once, so several networks, or the epochs of one, are judged cheaply.
+    `sharpfit.theory.smoothers.mimicked_error`. Both need the outputs at the rows only, and
+    distances between the network's inputs. What depends on the rows alone is computed once, so
+    several networks, or the epochs of one, are judged cheaply.
 
     Parameters
     ----------
@@ -40,9 +40,8 @@ class SelectionCriterion:
                 "with real inputs, for example after an embedding"
             )
         self._inputs = problem.inputs
-        self._geometry = _geometry(problem.inputs, problem.task)
         self._labels = problem.labels
-        self._targets = problem.targets
+        self._geometry = _geometry(problem)
 
     def __call__(self, module: nn.Module) -> float:
         """Judge a network.
@@ -65,21 +64,23 @@ class SelectionCriterion:
             return math.inf
         if self._labels is not None:
             return crossing_probability(outputs, self._labels, self._geometry)
-        targets = self._targets.reshape(outputs.shape).double().cpu().numpy()
-        return penalised_squared_error(outputs, targets, self._geometry)
+        return mimicked_error(outputs, self._geometry)
 
 
 # The candidates of a search share their rows. A few entries serve pipelines that scale differently.
-_recent: OrderedDict[tuple[str, str], Neighbourhood | Kriging] = OrderedDict()
+_recent: OrderedDict[str, Neighbourhood | KernelSmoothers] = OrderedDict()
 _LARGEST_NUMBER_OF_GEOMETRIES = 4
 
 
-def _geometry(inputs: torch.Tensor, task: str) -> Any:
-    rows = inputs.flatten(1).double().cpu().numpy()
-    key = (task, joblib.hash(rows))
+def _geometry(problem: Problem) -> Any:
+    rows = problem.inputs.flatten(1).double().cpu().numpy()
+    targets = None
+    if problem.task == "regression":
+        targets = problem.targets.reshape(len(rows), -1).double().cpu().numpy()
+    key = joblib.hash((rows, targets))
     geometry = _recent.pop(key, None)
     if geometry is None:
-        geometry = fit_kriging(rows) if task == "regression" else find_neighbourhood(rows)
+        geometry = find_neighbourhood(rows) if targets is None else fit_smoothers(rows, targets)
     _recent[key] = geometry
     while len(_recent) > _LARGEST_NUMBER_OF_GEOMETRIES:
         # Another thread may have emptied it in the meantime.
