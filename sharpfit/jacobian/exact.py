@@ -6,6 +6,9 @@ from torch import Tensor
 from sharpfit.jacobian.dense_chain import DenseChain
 from sharpfit.jacobian.linearisation import FrozenModule, Linearisation
 
+# Every layer of a chain reads and writes all of its buffers: they belong in a nearer cache.
+_NEAR = 8
+
 
 class ExactJacobians:
     """Outputs and whole Jacobians of a module, chunk by chunk.
@@ -34,7 +37,7 @@ class ExactJacobians:
             self._chain = None
         jacobian_bytes = inputs.element_size() * module.n_outputs * module.n_features
         if self._chain is not None:
-            self.row_bytes = self._chain.row_bytes + 3 * jacobian_bytes
+            self.row_bytes = _NEAR * (self._chain.row_bytes + 3 * jacobian_bytes)
         else:
             self.row_bytes = 2 * module.graph_bytes(inputs) + 4 * jacobian_bytes
 

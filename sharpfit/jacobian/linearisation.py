@@ -7,8 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-# A chunk's buffers should stay in the processor's caches: larger ones cost page faults.
-_CACHE_BYTES = {"cpu": 2**24, "cuda": 2**31}
+# Larger buffers than these cost page faults on a processor; a GPU wants larger chunks.
+_CHUNK_BYTES = {"cpu": 3 * 2**24, "cuda": 2**31}
 _MAX_CHUNK = 1024
 # Up to this smaller side, a whole Jacobian costs about as many products as an iteration.
 _EXACT_SIDE = 64
@@ -117,12 +117,14 @@ class FrozenModule:
         int
         """
         probe = inputs[:2].detach().requires_grad_()
-        kept = 0
+        weights = [*self.module.parameters(), *self.module.buffers()]
+        shared = {tensor.untyped_storage().data_ptr() for tensor in weights}
+        kept: dict[int, int] = {}
 
         def count(tensor: Tensor) -> Tensor:
-            nonlocal kept
-            if not isinstance(tensor, nn.Parameter):
-                kept += tensor.element_size() * tensor.numel()
+            storage = tensor.untyped_storage().data_ptr()
+            if storage not in shared:
+                kept[storage] = tensor.numel() * tensor.element_size()
             return tensor
 
         with (
@@ -130,7 +132,7 @@ class FrozenModule:
             torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
         ):
             self.module(probe)
-        return kept // len(probe)
+        return sum(kept.values()) // len(probe)
 
 
 def chunks(
@@ -153,7 +155,7 @@ def chunks(
     slice
     """
     if batch_size == "auto":
-        available = min(memory_budget, _CACHE_BYTES.get(inputs.device.type, 2**24))
+        available = min(memory_budget, _CHUNK_BYTES.get(inputs.device.type, 2**24))
         size = max(1, min(_MAX_CHUNK, available // max(row_bytes, 1)))
     elif isinstance(batch_size, int) and batch_size > 0:
         size = batch_size
