@@ -116,7 +116,7 @@ def test_linear_network_has_its_distance_to_the_boundary():
         right = expected > 0
         assert bool((radii[~right] == 0.0).all())
         assert bool((radii <= expected.clamp_min(0.0)).all())
-        assert torch.allclose(radii[right], expected[right], rtol=1e-3)
+        assert torch.allclose(radii[right], expected[right], rtol=5e-3)
 
 
 def test_targets_of_a_single_logit_and_channelwise_activations():
@@ -143,7 +143,7 @@ def test_one_neuron_has_the_distance_to_its_kink():
             layer.bias.fill_(bias)
     inputs = torch.tensor([[2.0], [-9.0], [1.0], [2.0]]).double()
     radii = certified_radii(network, inputs, torch.tensor([1, 0, 0, 0]))
-    assert torch.allclose(radii, torch.tensor([0.5, 10.5, 0.5, 0.0]).double(), atol=1e-2)
+    assert torch.allclose(radii, torch.tensor([0.5, 10.5, 0.5, 0.0]).double(), rtol=5e-3)
     assert bool((radii <= torch.tensor([0.5, 10.5, 0.5, 0.0])).all())
 
 

@@ -48,7 +48,8 @@ def _lower_bound(
         constants = constants + (
             positive @ line.lower_offsets[..., None] + negative @ line.upper_offsets[..., None]
         ).squeeze(-1)
-        coefficients = positive * line.lower_slopes[:, None] + negative * line.upper_slopes[:, None]
+        coefficients = positive * line.lower_slopes[:, None]
+        coefficients.addcmul_(negative, line.upper_slopes[:, None])
         constants = constants + coefficients @ stage.affine.offset
         coefficients = coefficients @ stage.affine.matrix
     values = (coefficients @ ball.centres[..., None]).squeeze(-1) + constants
