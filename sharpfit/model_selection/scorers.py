@@ -67,7 +67,7 @@ def make_bound_scorer(
     capacities: Sequence[float] = DEFAULT_CAPACITIES,
     radii: Sequence[float] | None = None,
     n_splits: int = 1,
-    chunk_size: int = 4000,
+    chunk_size: int | str = "auto",
     loss_bound: float | None = None,
     memory: Any = "process",
     n_jobs: int | None = None,
@@ -124,6 +124,11 @@ class SharpnessScorer(TrainingRowsScorer):
 
     Meant as one column of a multi-metric table. Alone it selects constant networks, which
     are perfectly flat; it warns when it meets one.
+
+    Parameters
+    ----------
+    rows : {"training", "any"}, default="training"
+        "training" warns when a network is scored on rows other than those it was fitted on.
     """
 
     __name__ = "sharpness_scorer"
@@ -161,6 +166,11 @@ class JacobianScorer(TrainingRowsScorer):
 
     An estimate of how steep the network is; it knows nothing of the errors, so use it beside
     another metric.
+
+    Parameters
+    ----------
+    rows : {"training", "any"}, default="training"
+        "training" warns when a network is scored on rows other than those it was fitted on.
     """
 
     __name__ = "jacobian_scorer"
