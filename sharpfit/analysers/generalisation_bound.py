@@ -52,9 +52,10 @@ class GeneralisationBound(MetaEstimatorMixin, BaseEstimator):
     lipschitz : {"empirical", "certified"} or callable, default="empirical"
         Lipschitz constant of the margin. ``"certified"`` multiplies the constants of the layers;
         ``"empirical"`` takes the largest variation seen on the sample. A callable gets
-        ``(module, inputs, targets)``, with the module in evaluation mode returning logits and
-        everything in the network's input space, and returns a certified constant of the margin or
-        certified radii, one per row.
+        ``(module, inputs, targets)``, with the module in evaluation mode returning logits, the
+        network's inputs and the class numbers (or targets), and returns a certified constant of
+        the margin or certified radii, one per row, in the network's input space; for example
+        :func:`sharpfit.jacobian.certified_radii`.
     metric : None, "euclidean", "preprocessed" or FrozenEstimator, default=None
         Where distances are taken. ``"euclidean"``: between the raw rows; affine preprocessing is
         folded into the Lipschitz constant, other preprocessing is refused. A ``FrozenEstimator``
@@ -72,9 +73,10 @@ class GeneralisationBound(MetaEstimatorMixin, BaseEstimator):
         Grid of covering radii.
     n_splits : int, default=1
         Number of random splits over which the transport form averages.
-    chunk_size : int, default=4000
+    chunk_size : int or "auto", default="auto"
         Largest number of rows of one class and half that are transported exactly; larger classes
-        are cut into chunks, which keeps the bound valid and makes it larger.
+        are cut into chunks, which keeps the bound valid and makes it larger. "auto" is exact up
+        to 5000.
     loss_bound : float, optional
         For regression, where it is required: the residual at which the loss is clipped, in units
         of the target. The bound is on ``min(1, |f(x) - y| / loss_bound)``.
@@ -153,7 +155,7 @@ class GeneralisationBound(MetaEstimatorMixin, BaseEstimator):
         capacities: Sequence[float] = DEFAULT_CAPACITIES,
         radii: Sequence[float] | None = None,
         n_splits: int = 1,
-        chunk_size: int = 4000,
+        chunk_size: int | str = "auto",
         loss_bound: float | None = None,
         memory: Any = "process",
         n_jobs: int | None = None,

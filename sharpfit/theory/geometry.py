@@ -8,6 +8,7 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 
+from sharpfit.theory.chunks import chunks
 from sharpfit.theory.neighbours import exception_counts, same_class_neighbours, typical_spacing
 from sharpfit.theory.splits import random_halves
 from sharpfit.theory.transport import optimal_plan
@@ -22,6 +23,7 @@ DEFAULT_CAPACITIES = (1.0, 2.0, 4.0, np.inf)
 _ANCHORED_RADII = 2.0 ** (np.arange(-2, 31) / 3)
 _ANCHORED_SCALES = 2.0 ** (np.arange(-20, 5) / 2)
 _MOST_NEIGHBOURS = 64
+_LARGEST_EXACT, _CHUNK_ROWS = 5000, 500
 _NEIGHBOUR_ENTRIES = 20_000_000
 
 
@@ -105,7 +107,7 @@ def fit_geometry(
     radii: Sequence[float] | np.ndarray | None = None,
     reference: np.ndarray | None = None,
     n_splits: int = 1,
-    chunk_size: int = 4000,
+    chunk_size: int | str = "auto",
     random_state: int = 0,
     n_jobs: int | None = None,
     verbose: int = 0,
@@ -141,9 +143,11 @@ def fit_geometry(
         The reference half, if a metric was fitted on it. It must have been drawn at random.
     n_splits : int, default=1
         Number of random splits over which the two-sided costs are averaged.
-    chunk_size : int, default=4000
+    chunk_size : int or "auto", default="auto"
         Classes with more rows per half are cut into chunks of at most this size. A plan within
-        chunks is feasible: the cost grows, the statement stays valid.
+        chunks is feasible: the cost grows, the statement stays valid. "auto" is exact up to 5000
+        rows of one class and half (all of a regression's rows are one class) and takes chunks of
+        500 beyond.
     random_state : int, default=0
         Seed of the splits.
     n_jobs : int or None, default=None
@@ -181,13 +185,13 @@ def fit_geometry(
     scales = check_grid("scales", scales, smallest=0.0)
     capacities = check_grid("capacities", capacities, smallest=1.0, infinite=True)
     radii = check_grid("radii", _ANCHORED_RADII * spacing if radii is None else radii, smallest=0.0)
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size={chunk_size!r} must be at least 1.")
+    if chunk_size != "auto" and not (isinstance(chunk_size, int | np.integer) and chunk_size >= 1):
+        raise ValueError(f"chunk_size={chunk_size!r} must be 'auto' or a positive integer.")
 
     blocks = [
         (split, sources, destinations)
         for split, mask in enumerate(halves)
-        for sources, destinations in _blocks(outcomes, mask, chunk_size, random_state)
+        for sources, destinations in _blocks(features, outcomes, mask, chunk_size)
     ]
     tables = Parallel(n_jobs=n_jobs, verbose=verbose)(
         delayed(_block_gains)(
@@ -233,19 +237,18 @@ def fit_geometry(
 
 
 def _blocks(
-    outcomes: np.ndarray, reference: np.ndarray, chunk_size: int, random_state: int
+    features: np.ndarray, outcomes: np.ndarray, reference: np.ndarray, chunk_size: int | str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows of the test half and of the reference half that may be matched to each other."""
-    generator = np.random.default_rng([int(random_state), 1])
     for label in np.unique(outcomes):
-        members = generator.permutation(np.flatnonzero(outcomes == label))
+        members = np.flatnonzero(outcomes == label)
         sources, destinations = members[~reference[members]], members[reference[members]]
+        largest = max(len(sources), len(destinations))
+        limit = chunk_size
+        if isinstance(limit, str):
+            limit = _LARGEST_EXACT if largest <= _LARGEST_EXACT else _CHUNK_ROWS
         if len(sources) and len(destinations):
-            pieces = -(-max(len(sources), len(destinations)) // chunk_size)
-            pieces = min(pieces, len(sources), len(destinations))
-            yield from zip(
-                np.array_split(sources, pieces), np.array_split(destinations, pieces), strict=True
-            )
+            yield from chunks(features, sources, destinations, limit)
 
 
 def _block_gains(

@@ -30,7 +30,7 @@ class BoundSettings:
     capacities: Sequence[float] = DEFAULT_CAPACITIES
     radii: Sequence[float] | None = None
     n_splits: int = 1
-    chunk_size: int = 4000
+    chunk_size: int | str = "auto"
     loss_bound: float | None = None
     memory: Any = "process"
     n_jobs: int | None = None
@@ -59,10 +59,12 @@ class BoundSettings:
         if self.radii is not None:
             check_grid("radii", self.radii, smallest=0.0)
         check_grid("capacities", self.capacities, smallest=1.0, infinite=True)
-        for name in ("n_splits", "chunk_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name}={value!r} must be a positive integer.")
+        if not _is_count(self.n_splits):
+            raise ValueError(f"n_splits={self.n_splits!r} must be a positive integer.")
+        if self.chunk_size != "auto" and not _is_count(self.chunk_size):
+            raise ValueError(
+                f"chunk_size={self.chunk_size!r} must be 'auto' or a positive integer."
+            )
         if self.loss_bound is not None and not 0 < self.loss_bound < np.inf:
             raise ValueError(f"loss_bound={self.loss_bound!r} must be positive and finite.")
         if not isinstance(self.random_state, int | np.integer):
@@ -70,3 +72,7 @@ class BoundSettings:
                 f"random_state={self.random_state!r} must be an integer: the splits are part of "
                 "the statement and must be the same for every network that is compared."
             )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and value >= 1
