@@ -31,14 +31,15 @@ def module_devices(module: torch.nn.Module) -> list[torch.device]:
 
 def accelerators_among(devices: Iterable[torch.device]) -> list[torch.device]:
     """Return the devices that have generators of their own, each once and with its index."""
-    return sorted(
-        {
-            torch.device(device.type, 0 if device.index is None else device.index)
-            for device in devices
-            if device.type not in ("cpu", "meta")
-        },
-        key=str,
-    )
+    accelerators = set()
+    for device in devices:
+        if device.type in ("cpu", "meta"):
+            continue
+        if device.index is None and device.type != "mps":
+            index = torch.get_device_module(device).current_device()
+            device = torch.device(device.type, index)
+        accelerators.add(device)
+    return sorted(accelerators, key=str)
 
 
 def get_states(devices: list[torch.device]) -> dict:
@@ -46,7 +47,7 @@ def get_states(devices: list[torch.device]) -> dict:
     return {
         "numpy": np.random.get_state(),  # noqa: NPY002 - the global stream itself is meant
         "cpu": torch.get_rng_state(),
-        **{str(d): torch.get_device_module(d).get_rng_state(d) for d in devices},
+        **{str(d): torch.get_device_module(d).get_rng_state(*_argument(d)) for d in devices},
     }
 
 
@@ -56,7 +57,25 @@ def set_states(states: dict, devices: list[torch.device]) -> None:
     torch.set_rng_state(states["cpu"])
     for device in devices:
         if str(device) in states:
-            torch.get_device_module(device).set_rng_state(states[str(device)], device)
+            backend = torch.get_device_module(device)
+            backend.set_rng_state(states[str(device)], *_argument(device))
+
+
+def seed_generators(seed: int, devices: list[torch.device]) -> None:
+    """Seed the global generators of NumPy, the CPU and `devices`, and of no other device."""
+    np.random.seed(seed)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+    for device in devices:
+        backend = torch.get_device_module(device)
+        if device.type == "mps":
+            backend.manual_seed(seed)
+        else:
+            backend.default_generators[device.index].manual_seed(seed)
+
+
+def _argument(device: torch.device) -> tuple[torch.device, ...]:
+    # Metal has one device and functions without an argument for it.
+    return () if device.type == "mps" else (device,)
 
 
 class RandomStream:
@@ -105,12 +124,7 @@ class RandomStream:
                 set_states(lent, accelerators)
 
     def _start(self, accelerators: list[torch.device]) -> None:
-        if self._states is not None:
+        if self._states is None:
+            seed_generators(self.seed, accelerators)
+        else:
             set_states(self._states, accelerators)
-            return
-        np.random.seed(self.seed)  # noqa: NPY002
-        # torch.manual_seed would seed every device of the process, also those not lent.
-        torch.default_generator.manual_seed(self.seed)
-        for device in accelerators:
-            with torch.get_device_module(device).device(device.index):
-                torch.get_device_module(device).manual_seed(self.seed)

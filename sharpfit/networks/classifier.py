@@ -1,4 +1,4 @@
-"""The classifier."""
+"""A torch network as a scikit-learn classifier: labels, class weights, probabilities."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""The regressor."""
+"""A torch network as a scikit-learn regressor: one target or several."""
 
 import torch
 from skorch import NeuralNetRegressor

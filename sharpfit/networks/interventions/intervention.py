@@ -22,6 +22,21 @@ class Intervention(BaseEstimator):
     ----------
     changes_loss : bool
         Whether what is minimised is not the data loss.
+
+    Examples
+    --------
+    A penalty on the outputs of a network, as an intervention of one's own:
+
+    >>> from sklearn.datasets import load_iris
+    >>> from sharpfit.networks import NetworkClassifier
+    >>> class OutputPenalty(Intervention):
+    ...     def objective(self, module, objective, inputs, targets, loss):
+    ...         value, outputs = objective(inputs, targets, loss)
+    ...         return value + 0.1 * outputs.square().mean(), outputs
+    >>> X, y = load_iris(return_X_y=True)
+    >>> network = NetworkClassifier(intervention=OutputPenalty(), random_state=0).fit(X, y)
+    >>> network.trained_on_data_loss_
+    False
     """
 
     changes_loss = True
