@@ -1,7 +1,7 @@
 """Choose a network for the digits by its bound, then look at the winner. Run by `make demo`."""
 
-import sys
 import time
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -30,16 +31,18 @@ from sharpfit import (
 
 OUTPUT = Path("demo-output")
 GRID = {
-    "networkclassifier__module__hidden": [(), (32,), (128, 128)],
+    "networkclassifier__module__hidden": [(32,), (128, 128)],
     "networkclassifier__optimizer__weight_decay": [0, 1e-3, 1e-2],
 }
 
 
 def main():
     """Run the demo."""
+    # Twenty epochs are few for some candidates; the search is there to find that out.
+    warnings.filterwarnings("ignore", category=ConvergenceWarning)
     started = time.perf_counter()
     X, y = load_digits(return_X_y=True)
-    X, X_test, y, y_test = train_test_split(X, y, train_size=1000, random_state=0)
+    X, X_test, y, y_test = train_test_split(X, y, train_size=1400, random_state=0)
     network = NetworkClassifier(lr=0.05, max_epochs=20, random_state=0)
     features = HalfFeatures(make_pipeline(StandardScaler(), network))
     pipeline = make_pipeline(features, network)
@@ -105,13 +108,13 @@ def report_winner(search, X, y):
     print(f"  bound      {bound.statement()}")
     print(
         f"  sharpness  {spectrum.sharpness_:.4g} +- {spectrum.error_bounds_[0]:.1g}, "
-        f"trace {spectrum.trace_:.4g} +- {spectrum.trace_std_error_:.1g}, "
-        f"{spectrum.gauss_newton_share_:.0%} of the sharpness is Gauss-Newton"
+        f"{spectrum.gauss_newton_share_:.0%} of it Gauss-Newton; "
+        f"trace {spectrum.trace_:.4g} +- {spectrum.trace_std_error_:.1g}"
     )
     print(
         f"  Jacobian   largest norm at a row {profiler.max_norm_:.4g} +- "
-        f"{profiler.norm_error_:.1g}, mean {profiler.mean_norm_:.4g} +- {spread:.1g} "
-        f"(standard error over rows), largest slope between rows {profiler.slope_bound_:.4g}"
+        f"{profiler.norm_error_:.1g}, mean {profiler.mean_norm_:.3g} +- {spread:.1g} over rows; "
+        f"largest slope between rows {profiler.slope_bound_:.4g}"
     )
 
     OUTPUT.mkdir(exist_ok=True)
@@ -129,4 +132,4 @@ def report_winner(search, X, y):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
