@@ -22,6 +22,7 @@ from sharpfit.theory import (
     random_halves,
     transport_cost,
 )
+from sharpfit.theory.chunks import chunks
 from sharpfit.theory.covering_bound import exception_levels
 
 
@@ -377,12 +378,29 @@ def test_chunks_are_valid_and_cost_more():
     cut = fit_geometry(features, labels, chunk_size=25)
     assert whole.optimal
     assert not cut.optimal
-    assert (whole.n_chunks, cut.n_chunks) == (1, 5)
+    # About 100 rows a class and half are halved until they are at most 25.
+    assert (whole.n_chunks, cut.n_chunks) == (1, 8)
     assert np.all(cut.transport_costs >= whole.transport_costs - 1e-9)
     assert np.all(cut.transport_costs <= 1.0)
     np.testing.assert_array_equal(cut.nearest_distances, whole.nearest_distances)
     parallel = fit_geometry(features, labels, chunk_size=25, n_jobs=2)
     np.testing.assert_allclose(parallel.transport_costs, cut.transport_costs)
+
+
+@pytest.mark.parametrize(("n_sources", "n_targets"), [(100, 100), (101, 97), (64, 9), (5, 1)])
+def test_chunks_are_a_partition_in_common_places(n_sources, n_targets):
+    rng = np.random.default_rng(6)
+    features = rng.random((n_sources + n_targets, 2))
+    rows = rng.permutation(len(features))
+    pieces = list(chunks(features, rows[:n_sources], rows[n_sources:], 8))
+    for index, whole in ((0, rows[:n_sources]), (1, rows[n_sources:])):
+        joined = np.concatenate([piece[index] for piece in pieces])
+        np.testing.assert_array_equal(np.sort(joined), np.sort(whole))
+    assert all(min(len(sources), len(targets)) > 0 for sources, targets in pieces)
+    if n_targets > 90:
+        assert max(len(piece) for pair in pieces for piece in pair) <= 8
+        widths = [np.ptp(features[sources], axis=0).max() for sources, _ in pieces]
+        assert max(widths) < 0.8
 
 
 @pytest.mark.parametrize(
@@ -395,6 +413,7 @@ def test_chunks_are_valid_and_cost_more():
         ({"radii": [-1.0]}, "radii"),
         ({"n_splits": 0}, "n_splits=0"),
         ({"chunk_size": 0}, "chunk_size=0"),
+        ({"chunk_size": "all"}, "chunk_size='all'"),
         ({"targets": np.zeros(4)}, "not both"),
         ({"reference": np.ones(4, dtype=bool)}, "both sides"),
         ({"reference": np.ones(3, dtype=bool)}, "boolean mask of shape"),
