@@ -1,6 +1,5 @@
 """Jacobians of a network at the rows of a data set, as an analysis and as features."""
 
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin, is
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from sharpfit.analysers.between_rows import BetweenRows, between_rows
 from sharpfit.analysers.jacobian_space import (
     AnalysedFunction,
     analysed_function,
@@ -25,10 +23,10 @@ from sharpfit.analysers.row_norms import (
     row_features,
     variation_near_rows,
 )
+from sharpfit.analysers.row_profile import RowProfile, row_profile
 from sharpfit.bridge import Problem, as_problem, unwrap
 from sharpfit.jacobian import (
     Coverage,
-    JacobianNorms,
     LocalVariation,
     coverage,
     local_variation,
@@ -38,7 +36,6 @@ from sharpfit.theory.intrinsic_dimension import IntrinsicDimension, intrinsic_di
 
 __all__ = ["JacobianProfiler"]
 
-QUANTILE_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 _NORM_FEATURES = ("spectral_norm", "frobenius_norm")
 _MARGIN_FEATURES = ("margin_gradient_norm", "normalised_margin")
 
@@ -50,8 +47,8 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
     `transform` describes every row by how sensitive the network is there and how far, to first
     order, the decision boundary lies.
 
-    The norms at the rows are exact or carry error bounds. The slopes are proved lower bounds on
-    the Lipschitz constant; what happens between the rows is an estimate from below.
+    The norms at the rows are exact or carry error bounds, the slopes are proved lower bounds on
+    the Lipschitz constant; the local variation is an estimate from below.
 
     Parameters
     ----------
@@ -128,7 +125,7 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         Whether `estimator_` is a trained clone.
     n_features_in_ : int
         Number of features of a row.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, if the rows were a data frame with string names.
 
     Examples
@@ -191,20 +188,13 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         self.estimator_ = problem.estimator
         self.refitted_ = problem.refitted
         settings = self._settings()
-        logits = logit_norms(problem, function, **settings)
-        norms = logits
-        if self.output != "logits":
-            norms = output_norms(problem, function, self.output, **settings)
-        self._store_norms(logits, norms)
+        self._store(row_profile(problem, function, self.output, **settings), y is not None)
         self.layer_norms_, self.alignment_ = layer_summary(problem, **settings)
         self.local_variation_ = variation_near_rows(function, output=self._values(), **settings)
-        self._store_pairs(between_rows(problem, function, logits, output=self._values()))
         return self
 
     def transform(self, X: Any) -> NDArray[np.float64]:
-        """Describe rows by the Jacobian of the network's logits or predictions there.
-
-        The columns do not depend on `output`.
+        """Describe rows by the Jacobian of the logits or predictions, whatever `output` is.
 
         Parameters
         ----------
@@ -235,7 +225,8 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         ndarray of str
         """
         check_is_fitted(self, "estimator_")
-        margins = _MARGIN_FEATURES if self._is_classifier() else ()
+        has_margins = is_classifier(unwrap(self.estimator_).network)
+        margins = _MARGIN_FEATURES if has_margins else ()
         return np.array([*_NORM_FEATURES, *margins], dtype=object)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -259,6 +250,23 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         norms = output_norms(problem, function, self.output, **self._settings())
         return -float(norms.spectral.max())
 
+    def profile(self, X: Any, y: Any = None) -> RowProfile:
+        """Return norms and margins of rows and the slopes between them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Rows.
+        y : array-like of shape (n,) or (n, k), optional
+            The network's targets.
+
+        Returns
+        -------
+        RowProfile
+        """
+        check_request(self.output, self.space, y)
+        return row_profile(*self._problem(X, y), self.output, **self._settings())
+
     def attribution(self, X: Any) -> NDArray[np.floating]:
         """Return how fast the margin moves with each input feature, at every row.
 
@@ -270,16 +278,15 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n, ...)
-            Gradient of the margin between the predicted class and the runner-up, in `space`;
-            for regressors with one output, of the prediction.
+            Gradient of the predicted class's margin, in `space`; for regressors with one output,
+            of the prediction.
         """
-        _, function = self._problem(X)
+        problem, function = self._problem(X)
         targets = None
-        if not self._is_classifier():
+        if problem.task == "regression":
             if function.outputs().shape[1] > 1:
                 raise ValueError("attribution is for classifiers and regressors with one output")
-            targets = torch.ones(len(function.inputs), dtype=torch.int64)
-            targets = targets.to(function.inputs.device)
+            targets = torch.ones(len(function.inputs)).to(function.inputs.device, torch.int64)
         _, gradients = margin_gradients(
             function.module,
             function.inputs,
@@ -313,17 +320,14 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         )
 
     def coverage(self, X: Any, *, confidence: float = 0.95) -> Coverage:
-        """Measure how much of the distribution lies near a random half of the rows.
-
-        Distances are taken between the rows as they are given, so that nothing in them was
-        fitted to the sample.
+        """Measure how much of the distribution lies near a random half of the rows as given.
 
         Parameters
         ----------
         X : array-like of shape (n, ...)
             Independent rows.
         confidence : float, default=0.95
-            Probability with which each of its statements holds.
+            Of each of its statements.
 
         Returns
         -------
@@ -357,21 +361,14 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         problem = as_problem(self.estimator_, X, y, prefit=True, dtype=self.dtype)
         return problem, analysed_function(problem, self.space)
 
-    def _store_norms(self, logits: JacobianNorms, norms: JacobianNorms) -> None:
-        gradients = logits.margin_gradient
+    def _store(self, rows: RowProfile, has_targets: bool) -> None:
+        gradients = rows.logits.margin_gradient
         self._gradient_scale = 0.0 if gradients is None else float(gradients.max())
-        self.norms_ = norms.spectral
-        self.max_norm_ = float(norms.spectral.max())
-        self.mean_norm_ = float(norms.spectral.mean())
-        self.norm_error_ = float(norms.spectral_error.max())
-        self.quantiles_ = np.quantile(norms.spectral, QUANTILE_LEVELS)
-
-    def _store_pairs(self, pairs: BetweenRows) -> None:
-        for field in fields(pairs):
-            self.__dict__.pop(field.name, None)  # an earlier fit may have had targets
-            value = getattr(pairs, field.name)
+        for name, value in rows.summary(has_targets).items():
             if value is not None:
-                setattr(self, field.name, value)
+                setattr(self, name, value)
+            else:
+                self.__dict__.pop(name, None)  # an earlier fit may have had targets
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -382,18 +379,21 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         }
 
     def _values(self) -> str:
-        """Name the values whose variation between rows is looked at."""
         return "probabilities" if self.output == "probabilities" else "logits"
-
-    def _is_classifier(self) -> bool:
-        return is_classifier(unwrap(self.estimator_).network)
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         text = super().__repr__(N_CHAR_MAX)
-        if not hasattr(self, "refitted_"):
-            return text
+        return f"{text}  # {self._statement()}" if hasattr(self, "refitted_") else text
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle and hasattr(self, "refitted_"):
+            bundle["text/html"] += f"<p>{self._statement()}</p>"
+        return bundle
+
+    def _statement(self) -> str:
         how = "trained a clone" if self.refitted_ else "analysed as given"
-        return f"{text}  # largest norm {self.max_norm_:.3g} ({how})"
+        return f"largest norm {self.max_norm_:.3g} ({how})"
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -2,6 +2,7 @@
 
 from sharpfit.displays.bound import BoundDisplay
 from sharpfit.displays.comparison import ComparisonDisplay
+from sharpfit.displays.jacobian import JacobianDisplay
 from sharpfit.displays.spectrum import SpectrumDisplay
 
-__all__ = ["BoundDisplay", "ComparisonDisplay", "SpectrumDisplay"]
+__all__ = ["BoundDisplay", "ComparisonDisplay", "JacobianDisplay", "SpectrumDisplay"]

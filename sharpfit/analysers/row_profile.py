@@ -1,0 +1,142 @@
+"""Everything that is known of a network's Jacobian at rows and of its slopes between them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sharpfit.analysers.jacobian_space import AnalysedFunction
+from sharpfit.analysers.row_norms import logit_norms, output_norms
+from sharpfit.bridge import Problem
+from sharpfit.jacobian import (
+    JacobianNorms,
+    MarginConstant,
+    SlopeBound,
+    Slopes,
+    UnboundedLossError,
+    empirical_margin_constant,
+    slope_bound,
+    slopes,
+)
+
+QUANTILE_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+# Beyond this many rows, pairs are those with the nearest neighbours.
+_ALL_PAIRS = 20_000
+_NEIGHBOURS = 10
+
+
+@dataclass(frozen=True)
+class RowProfile:
+    """Norms at rows, and slopes between them.
+
+    Attributes
+    ----------
+    norms : JacobianNorms
+        Of the output that was asked for.
+    logits : JacobianNorms
+        Of the logits or predictions; for classifiers with margins of the labels, or of the
+        predicted classes where there are no labels.
+    slopes : Slopes
+        Of the probabilities if these were asked for, of the logits or predictions otherwise.
+    margin_constant : MarginConstant or None
+        Empirical Lipschitz constant of the margin; None without labels.
+    loss_slope_bound : SlopeBound or None
+        What the losses alone force; None without targets and where nothing follows.
+    """
+
+    norms: JacobianNorms
+    logits: JacobianNorms
+    slopes: Slopes
+    margin_constant: MarginConstant | None
+    loss_slope_bound: SlopeBound | None
+
+    def summary(self, has_targets: bool) -> dict[str, Any]:
+        """Return the fitted attributes that follow, None for those that do not exist.
+
+        Parameters
+        ----------
+        has_targets : bool
+            Whether pairs of equal rows with different targets could be counted.
+
+        Returns
+        -------
+        dict of str to ndarray, float, int, bool or None
+        """
+        spectral, margin, loss = self.norms.spectral, self.margin_constant, self.loss_slope_bound
+        return {
+            "norms_": spectral,
+            "max_norm_": float(spectral.max()),
+            "mean_norm_": float(spectral.mean()),
+            "norm_error_": float(self.norms.spectral_error.max()),
+            "quantiles_": np.quantile(spectral, QUANTILE_LEVELS),
+            "slope_bound_": self.slopes.largest,
+            "n_duplicate_pairs_": self.slopes.n_duplicate_pairs,
+            "n_conflicting_pairs_": self.slopes.n_conflicting_pairs if has_targets else None,
+            "margin_constant_": None if margin is None else margin.value,
+            "margin_contradicted_": None if margin is None else margin.contradicts_gradients,
+            "loss_slope_bound_": None if loss is None else loss.value,
+        }
+
+
+def row_profile(
+    problem: Problem, function: AnalysedFunction, output: str, **settings: Any
+) -> RowProfile:
+    """Look at the rows of a problem and at the pairs of them.
+
+    Parameters
+    ----------
+    problem : Problem
+    function : AnalysedFunction
+        The space in which derivatives and distances are taken.
+    output : {"logits", "probabilities", "margin", "loss"}
+    **settings
+        Passed to `sharpfit.jacobian.jacobian_norms`.
+
+    Returns
+    -------
+    RowProfile
+    """
+    norms = of_logits = logit_norms(problem, function, **settings)
+    if output != "logits":
+        norms = output_norms(problem, function, output, **settings)
+    logits = function.outputs()
+    values = _probabilities(logits) if output == "probabilities" else logits
+    points = function.inputs.detach().cpu().numpy()
+    n_neighbours = None if len(points) <= _ALL_PAIRS else _NEIGHBOURS
+    targets = None if problem.targets is None else problem.targets.cpu().numpy()
+    constant = None
+    if problem.labels is not None:
+        assert of_logits.margin is not None
+        gradients = of_logits.largest_margin_gradient
+        constant = empirical_margin_constant(
+            of_logits.margin,
+            problem.labels,
+            points,
+            of_logits.margin_gradient if gradients is None else gradients,
+            n_neighbours=n_neighbours,
+        )
+    return RowProfile(
+        norms=norms,
+        logits=of_logits,
+        slopes=slopes(values.cpu().numpy(), points, targets=targets, n_neighbours=n_neighbours),
+        margin_constant=constant,
+        loss_slope_bound=_loss_slope_bound(problem, logits, points, n_neighbours),
+    )
+
+
+def _loss_slope_bound(
+    problem: Problem, logits: torch.Tensor, points: Any, n_neighbours: int | None
+) -> SlopeBound | None:
+    if problem.loss is None or problem.targets is None:
+        return None
+    losses = problem.loss.values(logits, problem.targets)
+    shape = {"n_outputs": logits.shape[1], "n_neighbours": n_neighbours}
+    try:
+        return slope_bound(problem.loss, losses, problem.targets, points, **shape)
+    except UnboundedLossError:
+        return None
+
+
+def _probabilities(logits: torch.Tensor) -> torch.Tensor:
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
