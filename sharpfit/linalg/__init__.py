@@ -1,6 +1,11 @@
 """Linear algebra of symmetric operators: eigenpairs, traces, densities. Knows no network."""
 
-from .combinators import CongruentOperator, LinearCombination, RestrictedOperator
+from .combinators import (
+    CongruentOperator,
+    DiagonalOperator,
+    LinearCombination,
+    RestrictedOperator,
+)
 from .dense import DenseOperator
 from .density import SpectralDensity, spectral_density
 from .eigenpairs import Eigenpairs, top_eigenpairs
@@ -11,6 +16,7 @@ from .trace import TraceEstimate, frobenius_norm_estimate, trace_estimate
 __all__ = [
     "CongruentOperator",
     "DenseOperator",
+    "DiagonalOperator",
     "Eigenpairs",
     "LinearCombination",
     "RestrictedOperator",

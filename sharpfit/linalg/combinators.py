@@ -166,3 +166,39 @@ class RestrictedOperator(SymmetricOperator):
         whole = vectors.new_zeros((self.operator.size, vectors.shape[1]))
         whole[self.indices] = vectors
         return self.operator.matmat(whole)[self.indices]
+
+
+class DiagonalOperator(SymmetricOperator):
+    """A diagonal matrix.
+
+    Parameters
+    ----------
+    diagonal : Tensor of shape (size,), floating
+        The diagonal, finite.
+
+    Raises
+    ------
+    ValueError
+        If `diagonal` is not a finite vector.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sharpfit.linalg import DiagonalOperator
+    >>> DiagonalOperator(torch.tensor([1.0, 2.0])) @ torch.tensor([3.0, 4.0])
+    tensor([3., 8.])
+    """
+
+    def __init__(self, diagonal: Tensor) -> None:
+        if diagonal.ndim != 1 or not bool(torch.isfinite(diagonal).all()):
+            raise ValueError("diagonal must be a finite vector.")
+        self.diagonal = diagonal
+        self.size, self.dtype, self.device = len(diagonal), diagonal.dtype, diagonal.device
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """Multiply by one vector of shape (size,)."""
+        return self.diagonal * vector
+
+    def matmat(self, vectors: Tensor) -> Tensor:
+        """Multiply by the columns of `vectors`, shape (size, k)."""
+        return self.diagonal[:, None] * vectors

@@ -17,6 +17,7 @@ _DEFAULT_PRODUCTS = 1000
 _SMALL = 0.01  # eigenvalues below this part of the operator's scale share its tolerance
 _PROBE_PRODUCTS = 10
 _LEAST_PROBE_PRODUCTS = 6
+_LEAST_UNWANTED = 4  # Ritz values beyond the wanted ones before a gap to them is believed
 
 
 @dataclass(frozen=True)
@@ -368,11 +369,12 @@ class _Search:
         Li and Li (2005): with the `j` most wanted Ritz vectors on one side and everything else on
         the other, coupled by a block of norm `b`, eigenvalue `i` of the first block is off by at
         most ``2 b^2 / (g + sqrt(g^2 + 4 b^2))``, `g` its gap to the spectrum of the second block.
-        That spectrum is taken to end at the largest remaining Ritz value plus its residual.
+        That spectrum is taken to end at the largest remaining Ritz value plus its residual, once
+        a few remain.
         """
         order = self._order(pairs.values)
         keys, couplings = self._keys(pairs.values)[order], pairs.couplings[order]
-        unseen = -np.inf if len(keys) > wanted else np.inf
+        unseen = -np.inf if len(keys) >= wanted + _LEAST_UNWANTED else np.inf
         rest = np.append(keys + couplings, unseen)
         end = np.maximum.accumulate(rest[::-1])[::-1][1 : wanted + 1]
         joint = np.cumsum(couplings[:wanted] ** 2)

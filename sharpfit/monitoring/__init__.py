@@ -7,8 +7,10 @@ from sharpfit.monitoring.stability import (
     nesterov_limit,
     stability_condition,
 )
+from sharpfit.monitoring.tracker import EigenvalueTracker
 
 __all__ = [
+    "EigenvalueTracker",
     "StabilityCondition",
     "adam_limit",
     "heavy_ball_limit",

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+
+from sharpfit.linalg import DenseOperator
+from sharpfit.monitoring import EigenvalueTracker
+
+
+def crossing_matrices(dtype=torch.float64, size=150, steps=80):
+    """Three eigenvalues that change places, and sign, above a bulk."""
+    generator = torch.Generator().manual_seed(3)
+    basis = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=generator))[0]
+    for step in range(steps):
+        spectrum = torch.linspace(-0.3, 0.5, size, dtype=torch.float64)
+        spectrum[0] = 1 + 0.5 * np.sin(step / 10)
+        spectrum[1] = 1 + 0.5 * np.cos(step / 13)
+        spectrum[2] = 1.2 * np.sin(step / 17)
+        matrix = (basis * spectrum) @ basis.T
+        yield ((matrix + matrix.T) / 2).to(dtype), spectrum.sort(descending=True).values
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_crossings_are_followed_within_the_stated_error(seed, dtype):
+    tracker = EigenvalueTracker(random_state=seed)
+    products = []
+    for matrix, spectrum in crossing_matrices(dtype):
+        pairs = tracker.measure(DenseOperator(matrix))
+        value, bound = float(pairs.values[0]), float(pairs.error_bounds[0])
+        error = abs(value - float(spectrum[0]))
+        assert error <= max(bound, tracker.tol * abs(value)) + 1e-6
+        products.append(pairs.n_products)
+    assert np.median(products[1:]) <= 6
+    assert np.quantile(products[1:], 0.95) <= 8
+
+
+def test_several_eigenvalues_are_followed():
+    tracker = EigenvalueTracker(2)
+    for matrix, spectrum in crossing_matrices(steps=40):
+        pairs = tracker.measure(DenseOperator(matrix))
+        np.testing.assert_allclose(pairs.values[:2], spectrum[:2], rtol=0.011)
+
+
+def test_reset_and_another_size_start_cold():
+    tracker = EigenvalueTracker()
+    matrices = [matrix for matrix, _ in crossing_matrices(steps=2)]
+    cold = tracker.measure(DenseOperator(matrices[0]))
+    warm = tracker.measure(DenseOperator(matrices[1]))
+    assert cold.n_probes > 0 == warm.n_probes
+    tracker.reset()
+    assert tracker.measure(DenseOperator(matrices[1])).n_probes > 0
+    assert tracker.measure(DenseOperator(matrices[1][:50, :50])).n_probes > 0
+
+
+def test_same_seed_same_values():
+    def values():
+        tracker = EigenvalueTracker(random_state=4)
+        return [tracker.measure(DenseOperator(m)).values for m, _ in crossing_matrices(steps=5)]
+
+    for first, second in zip(values(), values(), strict=True):
+        assert torch.equal(first, second)
