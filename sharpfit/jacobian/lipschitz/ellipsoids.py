@@ -31,6 +31,8 @@ from sharpfit.jacobian.lipschitz.chain import Stage
 
 # Exponent of the norm that smooths the maximum over eigenvalues or pairs of outputs.
 _SMOOTHING = 16.0
+# Keeps trial steps of the line search from overflowing.
+_LARGEST_EXPONENT = 20.0
 _MAX_ITERATIONS = 60
 _MAX_CORRECTIONS = 20
 
@@ -57,6 +59,7 @@ def _next_ellipsoid(shape: Tensor, parameters: Tensor, stage: Stage) -> tuple[Te
     """
     matrix = stage.affine.matrix
     before = matrix @ shape @ matrix.T
+    parameters = parameters.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT)
     profile = torch.exp(parameters[:-1] - parameters[:-1].mean())
     relative = before / torch.sqrt(profile[:, None] * profile)
     least = torch.linalg.eigvalsh(relative)[-1].clamp_min(1e-300)
