@@ -18,6 +18,7 @@ from sharpfit.theory.geometry import (
     Geometry,
     fit_geometry,
 )
+from sharpfit.theory.literature import held_out_bound, pac_bayes_bound, spectral_margin_bound
 from sharpfit.theory.neighbours import exception_counts, same_class_neighbours, typical_spacing
 from sharpfit.theory.ramp import clipped_residuals, logit_margins, ramp_loss
 from sharpfit.theory.splits import random_halves
@@ -46,15 +47,18 @@ __all__ = [
     "exceptions_form",
     "fit_geometry",
     "generalisation_bound",
+    "held_out_bound",
     "hoeffding_deviation",
     "kl_inverse",
     "logit_margins",
     "one_sided_form",
     "optimal_plan",
+    "pac_bayes_bound",
     "ramp_loss",
     "random_halves",
     "risk_levels",
     "same_class_neighbours",
+    "spectral_margin_bound",
     "transport_cost",
     "transport_form",
     "typical_spacing",
