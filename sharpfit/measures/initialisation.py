@@ -4,7 +4,6 @@ import copy
 from typing import Any
 
 from sklearn.base import clone
-from skorch import NeuralNet
 from torch import nn
 
 from sharpfit.bridge import preprocess, unwrap
@@ -30,7 +29,7 @@ def initial_module(estimator: Any, X: Any, y: Any) -> nn.Module | None:
         a plain skorch net, or one without an integer `random_state`.
     """
     parts = unwrap(estimator)
-    network: NeuralNet = parts.network
+    network = parts.network
     repeatable = isinstance(network, NetworkClassifier | NetworkRegressor)
     if not repeatable or not isinstance(network.random_state, int):
         return None
