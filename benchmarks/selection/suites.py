@@ -201,7 +201,7 @@ SUITES = {
             image=(14, 14),
             noise=0.1,
             held_back=True,
-            n_configurations=40,
+            overrides={"width": [4, 8], "epochs": [5, 15, 30]},
         ),
         Suite("friedman2", _friedman2, 250, "plain", task="regression", held_back=True),
     ]
