@@ -244,6 +244,16 @@ class NetworkComponents(NeuralNet):
         if args or kwargs.keys() & {"f_params", "f_module", "checkpoint"}:
             self._weights_loaded = True
 
+    def trim_for_prediction(self):
+        """Drop what only training needs; see ``skorch.NeuralNet.trim_for_prediction``.
+
+        The criterion stays, as it says how outputs become probabilities.
+        """
+        criterion, criterion_ = self.criterion, self.criterion_
+        super().trim_for_prediction()
+        self.criterion, self.criterion_ = criterion, criterion_
+        self._weights_loaded = True
+
     def __sklearn_is_fitted__(self):
         """Whether the net is trained: it has a history or loaded weights."""
         return bool(self.initialized_ and (self.history or getattr(self, "_weights_loaded", False)))

@@ -238,7 +238,8 @@ class NetworkEstimator(NetworkComponents):
         y_pred, target = self._align(criterion, y_pred, to_device(y_true, y_pred.device))
         if weights is None:
             return criterion(y_pred, target)
-        return weighted_loss(criterion, y_pred, target, weights.to(y_pred.device, y_pred.dtype))
+        weights = weights.to(y_pred.device, y_pred.dtype)
+        return weighted_loss(uncompiled(criterion), y_pred, target, weights)
 
     def _batch_weights(self, y_true):
         return getattr(y_true, "sample_weight", None)

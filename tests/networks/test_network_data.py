@@ -81,6 +81,8 @@ def test_boolean_and_pandas_labels(two_classes):
     assert network.score(X, y.astype(bool)) == 1
     words = pd.Series(np.array(["no", "yes"])[y], index=np.arange(len(y))[::-1])
     assert NetworkClassifier(random_state=0).fit(X, words).score(X, words) == 1
+    series = pl.Series(words.to_list())
+    assert NetworkClassifier(random_state=0).fit(X, series).score(X, words.to_list()) == 1
     categories = words.astype("category")
     assert NetworkClassifier(random_state=0).fit(X, categories).score(X, categories) == 1
 

@@ -13,6 +13,7 @@ from modules_for_tests import Plain
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
+from skorch.exceptions import SkorchTrainingImpossibleError
 
 from sharpfit.networks import NetworkClassifier, NetworkRegressor
 
@@ -107,6 +108,17 @@ def test_saved_weights_of_a_regressor(plane, tmp_path):
         other = NetworkRegressor(Plain, **arguments).initialize()
         other.load_params(tmp_path / "weights.pt")
         np.testing.assert_array_equal(other.predict(X), network.predict(X))
+
+
+def test_trimmed_for_prediction(iris):
+    X, y = iris
+    network = NetworkClassifier(max_epochs=3, random_state=0).fit(X, y)
+    expected = network.predict_proba(X)
+    network.trim_for_prediction()
+    np.testing.assert_array_equal(network.predict_proba(X), expected)
+    assert network.optimizer_ is None
+    with pytest.raises(SkorchTrainingImpossibleError):
+        network.partial_fit(X, y)
 
 
 def test_new_module_parameters_untrain(iris):

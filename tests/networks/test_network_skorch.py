@@ -216,6 +216,17 @@ def test_module_instances_start_from_their_weights(iris):
     assert all(map(torch.equal, untrained.module_.parameters(), before))
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("class_weight", [None, {0: 1.0, 1: 3.0, 2: 0.5}])
+def test_compiled_modules(class_weight, iris):
+    X, y = iris
+    arguments = {"max_epochs": 3, "random_state": 0, "class_weight": class_weight}
+    network = NetworkClassifier(compile=True, compile__backend="eager", **arguments).fit(X, y)
+    plain = NetworkClassifier(**arguments).fit(X, y)
+    np.testing.assert_allclose(network.predict_proba(X), plain.predict_proba(X), rtol=1e-10)
+    np.testing.assert_allclose(network.decision_function(X), plain.decision_function(X), rtol=1e-8)
+
+
 def test_warm_start_goes_on(iris):
     X, y = iris
     network = NetworkClassifier(warm_start=True, max_epochs=5, random_state=0)
