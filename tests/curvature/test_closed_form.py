@@ -1,10 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import problem, seeded
 from torch import nn
 
 from sharpfit.curvature import GaussNewtonOperator, HessianOperator
+from tests.curvature.reference import problem, seeded
 
 
 class Functional(nn.Module):

@@ -1,17 +1,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conformance import check_symmetric_operator
-from reference import (
-    NETWORKS,
-    cross_entropy,
-    dense_hessian,
-    dense_jacobian,
-    gauss_newton,
-    output_curvature,
-    problem,
-    seeded,
-)
 from torch import nn
 
 from sharpfit.curvature import (
@@ -21,6 +10,17 @@ from sharpfit.curvature import (
     HessianOperator,
     ResidualOperator,
 )
+from tests.curvature.reference import (
+    NETWORKS,
+    cross_entropy,
+    dense_hessian,
+    dense_jacobian,
+    gauss_newton,
+    output_curvature,
+    problem,
+    seeded,
+)
+from tests.linalg.conformance import check_symmetric_operator
 
 ROUTES = ["auto", "graph", "traced"]
 

@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import (
+from torch import nn
+
+from sharpfit.curvature import hessian_spectrum
+from tests.curvature.reference import (
     cross_entropy,
     dense_hessian,
     dense_jacobian,
@@ -10,9 +13,6 @@ from reference import (
     output_curvature,
     problem,
 )
-from torch import nn
-
-from sharpfit.curvature import hessian_spectrum
 
 
 @pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])

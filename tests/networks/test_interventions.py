@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from modules_for_tests import Double, DropsInputs, Normalised
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -22,6 +21,7 @@ from sharpfit.networks.interventions import (
     Mixup,
     SharpnessAwareMinimisation,
 )
+from tests.networks.modules_for_tests import Double, DropsInputs, Normalised
 
 ONE_STEP = {
     "max_epochs": 1,

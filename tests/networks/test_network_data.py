@@ -5,9 +5,9 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
-from modules_for_tests import Convolutional, Double, Plain
 
 from sharpfit.networks import NetworkClassifier, NetworkRegressor, rows_hash
+from tests.networks.modules_for_tests import Convolutional, Double, Plain
 
 NAMES = ["a", "b", "c", "d"]
 CONTAINERS = {

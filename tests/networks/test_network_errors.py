@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from modules_for_tests import Flat, Normalised, Plain, Probabilities, TwoOutputs
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from sharpfit.networks import NetworkClassifier, NetworkRegressor
+from tests.networks.modules_for_tests import Flat, Normalised, Plain, Probabilities, TwoOutputs
 
 
 class Untrainable(Plain):

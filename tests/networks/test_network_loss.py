@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from modules_for_tests import Double, Flat, Plain, Probabilities
 from sklearn import config_context
 from sklearn.model_selection import cross_validate
 from torch import nn
 from torch.nn import functional as F
 
 from sharpfit.networks import NetworkClassifier, NetworkRegressor
+from tests.networks.modules_for_tests import Double, Flat, Plain, Probabilities
 
 # No update: the recorded loss is that of the untrained weights.
 ONE_LOOK = {"lr": 0.0, "max_epochs": 1, "batch_size": -1, "random_state": 0}

@@ -9,13 +9,13 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from modules_for_tests import Plain
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 from skorch.exceptions import SkorchTrainingImpossibleError
 
 from sharpfit.networks import NetworkClassifier, NetworkRegressor
+from tests.networks.modules_for_tests import Plain
 
 
 def through_joblib(network):

@@ -6,11 +6,11 @@ import threading
 import numpy as np
 import pytest
 import torch
-from modules_for_tests import DropsInputs
 from sklearn.base import clone
 
 from sharpfit.networks import NetworkClassifier, NetworkRegressor
 from sharpfit.networks._randomness import RandomStream
+from tests.networks.modules_for_tests import DropsInputs
 
 
 def weights(network):

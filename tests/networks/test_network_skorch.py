@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from modules_for_tests import Double, Lazy, Plain
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score
 from skorch import NeuralNetClassifier, NeuralNetRegressor
@@ -12,6 +11,7 @@ from skorch.dataset import Dataset, ValidSplit
 from torch import nn
 
 from sharpfit.networks import NetworkClassifier, NetworkRegressor, rows_hash
+from tests.networks.modules_for_tests import Double, Lazy, Plain
 
 
 def test_they_are_skorch_nets():

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from coverage_simulation import DISTRIBUTIONS, search
 from scipy.stats import binom
 
 from sharpfit.theory import fit_geometry, random_halves
+from tests.theory.coverage_simulation import DISTRIBUTIONS, search
 
 
 def violations(distribution, n_data_sets, n_rows, confidence=0.95):
