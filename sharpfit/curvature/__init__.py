@@ -7,6 +7,7 @@ from sharpfit.curvature.hessian import HessianOperator
 from sharpfit.curvature.parameters import ParameterSelection, select_parameters
 from sharpfit.curvature.residual import ResidualOperator
 from sharpfit.curvature.spectrum import HessianSpectrumResult, hessian_spectrum
+from sharpfit.curvature.trace import exact_trace
 
 __all__ = [
     "ConjugateOperator",
@@ -16,6 +17,7 @@ __all__ = [
     "HessianSpectrumResult",
     "ParameterSelection",
     "ResidualOperator",
+    "exact_trace",
     "hessian_spectrum",
     "select_parameters",
 ]

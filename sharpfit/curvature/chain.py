@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from sharpfit.curvature.affine_layers import Convolution, Dense, Normalisation
+from sharpfit.curvature.affine_layers import Affine, Convolution, Dense, Normalisation
 from sharpfit.curvature.layers import Elementwise, FixedLinear, Flatten, Layer, MaxPooling
 from sharpfit.curvature.network import Network
 
@@ -41,7 +41,8 @@ def read_chain(network: Network) -> list[Layer] | None:
     list of Layer or None
         None for any other module.
     """
-    module = network.module
+    # Wrapped, because a tracer looks into the outermost module even if it is a known layer.
+    module = nn.Sequential(network.module)
     if any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules()):
         return None
     try:
@@ -60,6 +61,31 @@ def read_chain(network: Network) -> list[Layer] | None:
         chain[:0] = layers
         node = node.args[0]
     return _pool_first(chain) if isinstance(node, fx.Node) else None
+
+
+def is_piecewise_linear(network: Network) -> bool:
+    """Whether a module is known to be affine in each of its layers, each used once.
+
+    Parameters
+    ----------
+    network : Network
+
+    Returns
+    -------
+    bool
+    """
+    chain = read_chain(network)
+    if chain is None:
+        return False
+    indices = [
+        index
+        for layer in chain
+        if isinstance(layer, Affine | Normalisation)
+        for index in (layer.weight_index, layer.bias_index)
+        if index is not None
+    ]
+    smooth = [layer for layer in chain if isinstance(layer, Elementwise)]
+    return len(indices) == len(set(indices)) and all(layer.piecewise_linear for layer in smooth)
 
 
 def _read(node: fx.Node, module: nn.Module, places: dict[int, int]) -> list[Layer] | None:

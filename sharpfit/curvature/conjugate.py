@@ -99,7 +99,7 @@ class ConjugateOperator(NetworkOperator):
                 "use GaussNewtonOperator on the sharded rows"
             )
         with torch.no_grad():
-            self._n_outputs = self._network.module(self._rows.first(1)).shape[1]
+            self._n_outputs = self.network.module(self._rows.first(1)).shape[1]
         return len(self._rows) * self._n_outputs
 
     def _part(self, rows: Tensor, linearisation: Linearisation) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sharpfit.curvature.chunking import choose_batch_size
 from sharpfit.curvature.data import Source, prepare_rows
-from sharpfit.curvature.linearisation import Linearisation, Parts
+from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts
 from sharpfit.curvature.network import Network, snapshot
 from sharpfit.curvature.parameters import ParameterChoice, ParameterSelection
 from sharpfit.curvature.routes import RouteChoice, choose_route
@@ -69,6 +69,10 @@ class NetworkOperator(SymmetricOperator):
     ----------
     size : int
         Number of selected parameters.
+    network : Network
+        The copy of the module that is differentiated.
+    loss : SampleLoss
+        The loss of its outputs.
     selection : ParameterSelection
         Their names and shapes.
     route : str
@@ -105,32 +109,32 @@ class NetworkOperator(SymmetricOperator):
         route: RouteChoice = "auto",
         process_group: GroupChoice = "auto",
     ) -> None:
-        self._loss = as_sample_loss(criterion)
-        self._network = snapshot(module, parameters, dtype)
+        self.loss = as_sample_loss(criterion)
+        self.network = snapshot(module, parameters, dtype)
         self.process_group = resolve_group(process_group)
         self._rows = prepare_rows(
-            self._network, self._loss, inputs, targets, sample_weight, dtype, self.process_group
+            self.network, self.loss, inputs, targets, sample_weight, dtype, self.process_group
         )
-        self.selection: ParameterSelection = self._network.selection
-        self.dtype = self._network.dtype
-        self.device = self._network.device
+        self.selection: ParameterSelection = self.network.selection
+        self.dtype = self.network.dtype
+        self.device = self.network.device
         self.weight_decay = _non_negative(weight_decay)
-        self._scaling = _scaling(preconditioner, self._network)
+        self._scaling = _scaling(preconditioner, self.network)
         self.size = self._size()
         if memory_budget <= 0:
             raise ValueError(
                 f"memory_budget must be a positive number of bytes, got {memory_budget}"
             )
         self.memory_budget = memory_budget
-        self.batch_size = choose_batch_size(self._network, self._rows, batch_size, memory_budget)
+        self.batch_size = choose_batch_size(self.network, self._rows, batch_size, memory_budget)
         self.n_chunks = -(-len(self._rows) // self.batch_size)
         first = next(self._rows.chunks(self.batch_size))
-        if isinstance(self._loss, RowwiseLoss):
+        if isinstance(self.loss, RowwiseLoss):
             with torch.no_grad():
-                self._loss.check_additive(self._network.module(first.inputs), first.targets)
+                self.loss.check_additive(self.network.module(first.inputs), first.targets)
         self.route, self._linearise = choose_route(
-            self._network,
-            self._loss,
+            self.network,
+            self.loss,
             first,
             route=route,
             n_chunks=self.n_chunks,
@@ -138,6 +142,24 @@ class NetworkOperator(SymmetricOperator):
         )
         self._kept: list[Linearisation] = []
         self._capacity: int | None = None
+
+    @property
+    def preconditioned(self) -> bool:
+        """Whether there is a preconditioner."""
+        return self._scaling is not None
+
+    def chunks(self, size: int | None = None) -> Iterator[Chunk]:
+        """Yield the rows, by default in chunks of the operator's own size.
+
+        Parameters
+        ----------
+        size : int, optional
+
+        Yields
+        ------
+        Chunk
+        """
+        return self._rows.chunks(self.batch_size if size is None else size)
 
     @property
     def n_rows(self) -> int:
@@ -212,7 +234,7 @@ class NetworkOperator(SymmetricOperator):
         """
         parts = self.selection.split(direction)
         form = torch.zeros((), dtype=torch.float64, device=self.device)
-        for chunk in self._rows.chunks(self.batch_size):
+        for chunk in self.chunks():
             # Not the kept ones: their graphs would grow by what this one form needs.
             linearisation = self._linearise(chunk)
             tangents = linearisation.jacobian_product(parts)

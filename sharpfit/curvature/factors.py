@@ -1,0 +1,176 @@
+"""Features and backward factors of the layers, from which per-sample gradients are made."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sharpfit.curvature.linearisation import Chunk
+from sharpfit.curvature.network import Network, differentiable_kernels
+from sharpfit.objective import SampleLoss
+
+
+@dataclass(frozen=True)
+class LayerFactors:
+    """What makes the gradients of one layer used once per sample.
+
+    For sample `i` and column `c` of the root ``A_i = B_i B_i^T``, the derivative of
+    ``B_i[:, c]^T f(x_i)`` in the weight is ``sum_t q[c, i, :, t] h[i, :, t]^T``.
+
+    Attributes
+    ----------
+    name : str
+        Dotted name of the layer.
+    layer : torch.nn.Module
+        The layer.
+    features : Tensor of shape (n, d, T)
+        Inputs `h` at the positions where the weight is used; one for a dense layer on rows.
+    cotangents : list of C Tensor of shape (n, m, T)
+        Backward factors `q`, row weights not included.
+    weight_index, bias_index : int or None
+        Places of its parameters in the selection.
+    """
+
+    name: str
+    layer: nn.Module
+    features: Tensor
+    cotangents: list[Tensor]
+    weight_index: int | None
+    bias_index: int | None
+
+    def squared_norms(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield a parameter's index and the squared gradient norms, of shape (C, n)."""
+        if self.weight_index is not None:
+            yield self.weight_index, torch.stack(list(self._weight_norms()))
+        if self.bias_index is not None:
+            sums = [column.sum(dim=2).square().sum(dim=1) for column in self.cotangents]
+            yield self.bias_index, torch.stack(sums)
+
+    def gram(self) -> Tensor:
+        """Return the products of the gradients of all (sample, column) pairs.
+
+        Returns
+        -------
+        Tensor of shape (n * C, n * C)
+        """
+        columns = len(self.cotangents)
+        rows = torch.stack(self.cotangents, dim=1).flatten(0, 1)
+        gram = torch.zeros(len(rows), len(rows), dtype=rows.dtype, device=rows.device)
+        if self.bias_index is not None:
+            summed = rows.sum(dim=2)
+            gram.addmm_(summed, summed.T)
+        if self.weight_index is None:
+            return gram
+        if self.features.shape[2] == 1:
+            features = self.features.squeeze(2)
+            kernel = (features @ features.T).repeat_interleave(columns, 0)
+            kernel = kernel.repeat_interleave(columns, 1)
+            backward = rows.squeeze(2)
+            return gram.addcmul_(kernel, backward @ backward.T)
+        gradients = torch.stack(list(self._weight_gradients()), dim=1).flatten(0, 1).flatten(1)
+        return gram.addmm_(gradients, gradients.T)
+
+    def _weight_norms(self) -> Iterator[Tensor]:
+        if self.features.shape[2] > 1:
+            yield from (gradient.square().sum(dim=(1, 2)) for gradient in self._weight_gradients())
+            return
+        energy = self.features.square().sum(dim=(1, 2))
+        yield from (energy * column.square().sum(dim=(1, 2)) for column in self.cotangents)
+
+    def _weight_gradients(self) -> Iterator[Tensor]:
+        features = self.features.transpose(1, 2)
+        yield from (torch.bmm(column, features) for column in self.cotangents)
+
+
+def layer_factors(network: Network, loss: SampleLoss, chunk: Chunk) -> list[LayerFactors] | None:
+    """Compute the factors of all layers with selected parameters.
+
+    Parameters
+    ----------
+    network : Network
+    loss : SampleLoss
+    chunk : Chunk
+
+    Returns
+    -------
+    list of LayerFactors or None
+        None if some selected parameter lies outside dense and ungrouped convolutional layers,
+        in a layer used more than once, or in several layers.
+    """
+    places = {id(parameter): index for index, parameter in enumerate(network.parameters)}
+    owners = [
+        (name, layer)
+        for name, layer in network.module.named_modules()
+        if any(id(parameter) in places for parameter in layer.parameters(recurse=False))
+    ]
+    found = [id(p) for _, layer in owners for p in layer.parameters(recurse=False)]
+    if any(found.count(place) != 1 for place in places):
+        return None
+    if any(type(layer) not in (nn.Linear, nn.Conv1d, nn.Conv2d) for _, layer in owners):
+        return None
+    calls: list[tuple[nn.Module, Tensor, Tensor]] = []
+    hooks = [
+        layer.register_forward_hook(lambda *call: calls.append((call[0], call[1][0], call[2])))
+        for _, layer in owners
+    ]
+    try:
+        with torch.enable_grad(), differentiable_kernels():
+            outputs = network.module(chunk.inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if len(calls) != len({id(layer) for layer, _, _ in calls}):
+        return None
+    root = loss.curvature_root(outputs.detach(), chunk.targets)
+    results = [result for _, _, result in calls]
+    # One pass per column: batching them by vmap copies and pads more than it saves.
+    columns = [
+        torch.autograd.grad(
+            outputs, results, column, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        for column in root.unbind(2)
+    ]
+    names = {id(layer): name for name, layer in owners}
+    factors = []
+    for (layer, inputs, _), *gradients in zip(calls, *columns, strict=True):
+        arranged = _arrange(layer, inputs.detach(), gradients)
+        if arranged is None:
+            return None
+        factors.append(
+            LayerFactors(
+                names[id(layer)],
+                layer,
+                *arranged,
+                places.get(id(layer.weight)),
+                places.get(id(layer.bias)),
+            )
+        )
+    return factors
+
+
+def _arrange(
+    layer: Any, inputs: Tensor, gradients: list[Tensor]
+) -> tuple[Tensor, list[Tensor]] | None:
+    """Return features (n, d, T) and cotangents, each (n, m, T)."""
+    if isinstance(layer, nn.Linear):
+        columns = [
+            gradient.reshape(len(gradient), -1, gradient.shape[-1]) for gradient in gradients
+        ]
+        features = inputs.reshape(len(inputs), -1, inputs.shape[-1])
+        return features.transpose(1, 2), [column.transpose(1, 2) for column in columns]
+    if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        return None
+    if isinstance(layer, nn.Conv1d):
+        patches = F.unfold(
+            inputs.unsqueeze(2),
+            (1, *layer.kernel_size),
+            (1, *layer.dilation),
+            (0, *layer.padding),
+            (1, *layer.stride),
+        )
+    else:
+        patches = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    return patches, [gradient.flatten(2) for gradient in gradients]

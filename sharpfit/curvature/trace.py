@@ -1,0 +1,59 @@
+"""The exact trace of the Gauss-Newton matrix, and of the Hessian of piecewise linear networks."""
+
+import numpy as np
+import torch
+
+from sharpfit.curvature.chain import is_piecewise_linear
+from sharpfit.curvature.factors import layer_factors
+from sharpfit.curvature.gauss_newton import GaussNewtonOperator
+from sharpfit.curvature.hessian import HessianOperator
+from sharpfit.curvature.operator import NetworkOperator
+from sharpfit.curvature.sharding import sum_over
+
+# A chunk's backward passes hold its activations once for every output.
+_SHRINK = 4
+
+
+def exact_trace(operator: NetworkOperator) -> np.ndarray | None:
+    r"""Compute the trace of every tensor's block exactly, where that is cheap.
+
+    ``tr G = sum_i a_i |B_i^T J_i|^2`` with ``A_i = B_i B_i^T``: one backward pass per output
+    gives the backward factors of all layers, and these with the layers' inputs the norms. A
+    network that is a chain of piecewise linear layers is affine in each layer, so the residual
+    has no diagonal and the Hessian has the same trace.
+
+    Parameters
+    ----------
+    operator : HessianOperator or GaussNewtonOperator
+
+    Returns
+    -------
+    ndarray of shape (number of tensors,), float64, or None
+        Traces of the blocks, in the order of ``operator.selection.names``, without weight
+        decay. None where the matrix is another one, preconditioned, or its parameters lie
+        outside dense and ungrouped convolutional layers used once.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from sharpfit.curvature import HessianOperator, exact_trace
+    >>> network = nn.Linear(1, 1)
+    >>> operator = HessianOperator(network, nn.MSELoss(), torch.tensor([[3.0]]), torch.ones(1, 1))
+    >>> exact_trace(operator)  # 2 x^2 and 2
+    array([18.,  2.])
+    """
+    network, loss = operator.network, operator.loss
+    if operator.preconditioned or not isinstance(operator, HessianOperator | GaussNewtonOperator):
+        return None
+    if isinstance(operator, HessianOperator) and not is_piecewise_linear(network):
+        return None
+    traces = torch.zeros(len(network.parameters), dtype=torch.float64, device=operator.device)
+    for chunk in operator.chunks(max(operator.batch_size // _SHRINK, 1)):
+        factors = layer_factors(network, loss, chunk)
+        if factors is None:
+            return None
+        for layer in factors:
+            for index, norms in layer.squared_norms():
+                traces[index] += (norms.double() @ chunk.weights.double()).sum()
+    return sum_over(operator.process_group, traces).cpu().numpy()
