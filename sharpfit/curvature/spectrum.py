@@ -1,7 +1,5 @@
 """The extreme eigenvalues of a curvature matrix, with its trace and density."""
 
-import importlib
-import importlib.util
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +7,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from sharpfit.curvature.data import Source
+from sharpfit.curvature.frame import as_frame
 from sharpfit.curvature.gauss_newton import GaussNewtonOperator
 from sharpfit.curvature.hessian import HessianOperator
 from sharpfit.curvature.operator import NetworkOperator
@@ -259,19 +258,3 @@ def gauss_newton_share(operator: NetworkOperator, vector: Tensor) -> float:
     whole = float(scaled.double() @ operator.data_product(scaled).double())
     quadratic = operator.gauss_newton_form(scaled)
     return quadratic / whole if whole else float("nan")
-
-
-def as_frame(columns: dict[str, Any]) -> Any:
-    """Return columns as a pandas DataFrame, or as they are without pandas.
-
-    Parameters
-    ----------
-    columns : dict of ndarray
-
-    Returns
-    -------
-    pandas.DataFrame or dict of ndarray
-    """
-    if importlib.util.find_spec("pandas") is None:
-        return columns
-    return importlib.import_module("pandas").DataFrame(columns)

@@ -1,0 +1,261 @@
+"""Where an eigenvalue sits: its exact split over tensors, layers, samples and outputs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sharpfit.curvature.data import Source
+from sharpfit.curvature.frame import as_frame
+from sharpfit.curvature.hessian import HessianOperator
+from sharpfit.curvature.linearisation import Chunk, Parts
+from sharpfit.curvature.network import Network, differentiable_kernels
+from sharpfit.curvature.operator import NetworkOperator
+from sharpfit.curvature.spectrum import MATRICES, Matrix
+from sharpfit.objective import SampleLoss
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Exact split of the curvature ``v^T M v`` along a unit vector.
+
+    All parts sum to `eigenvalue` up to rounding: tensors, layers, and samples each together
+    with `weight_decay`; outputs to `gauss_newton`.
+
+    Attributes
+    ----------
+    matrix : {"hessian", "gauss_newton"}
+        The matrix.
+    eigenvalue : float
+        ``v^T M v``, weight decay included; the mean over the vectors when there are several.
+    gauss_newton : float
+        ``v^T G v``.
+    residual : float
+        ``v^T (H - G) v``, of either sign; zero for the Gauss-Newton matrix.
+    weight_decay : float
+        What the weight decay adds.
+    tensor_names : tuple of str
+        Names of the selected parameters.
+    tensors : ndarray of shape (number of tensors,)
+        Shares ``v_l . (M v)_l`` of the data loss.
+    tensor_errors : ndarray of shape (number of tensors,)
+        Bounds ``|v_l| |r_l|``, with the residual ``r = M v - t v``, on the distance of the
+        shares from ``t |v_l|^2``, their value at an exact eigenvector.
+    samples : ndarray of shape (n,)
+        Shares of the rows.
+    samples_gauss_newton : ndarray of shape (n,)
+        Shares of the rows in `gauss_newton`; not negative.
+    outputs : ndarray of shape (C,)
+        Shares ``sum_i a_i (B_i^T J_i v)_c^2`` of the outputs in `gauss_newton`, with the root
+        ``A_i = B_i B_i^T``; for cross-entropy ``p_c ((J v)_c - p . J v)^2``. Not negative.
+    """
+
+    matrix: str
+    eigenvalue: float
+    gauss_newton: float
+    residual: float
+    weight_decay: float
+    tensor_names: tuple[str, ...]
+    tensors: np.ndarray
+    tensor_errors: np.ndarray
+    samples: np.ndarray
+    samples_gauss_newton: np.ndarray
+    outputs: np.ndarray
+
+    @property
+    def layers(self) -> dict[str, float]:
+        """Shares of the layers: the sums over the tensors that each of them holds."""
+        shares: dict[str, float] = {}
+        for name, share in zip(self.tensor_names, self.tensors, strict=True):
+            layer = name.rpartition(".")[0]
+            shares[layer] = shares.get(layer, 0.0) + float(share)
+        return shares
+
+    def frame(self) -> Any:
+        """Shares of the tensors as a table.
+
+        Returns
+        -------
+        pandas.DataFrame or dict of ndarray
+            Columns ``tensor``, ``layer``, ``share``, ``fraction`` of the data loss's
+            curvature, and ``error``; a dictionary of columns where pandas is not installed.
+        """
+        total = self.tensors.sum()
+        return as_frame(
+            {
+                "tensor": np.array(self.tensor_names),
+                "layer": np.array([name.rpartition(".")[0] for name in self.tensor_names]),
+                "share": self.tensors,
+                "fraction": self.tensors / total if total else np.full_like(self.tensors, np.nan),
+                "error": self.tensor_errors,
+            }
+        )
+
+
+def attribution(
+    module: nn.Module,
+    criterion: nn.Module | SampleLoss,
+    inputs: Source,
+    targets: Tensor | None = None,
+    *,
+    vectors: Tensor,
+    matrix: Matrix = "hessian",
+    **settings: Any,
+) -> Attribution:
+    r"""Split the curvature along eigenvectors exactly over tensors, samples and outputs.
+
+    With ``u = J v`` the Gauss-Newton part is :math:`\sum_i a_i\, u_i^\top A_i u_i`, a sum of
+    non-negative shares of the samples and, through a root of :math:`A_i`, of the outputs.
+    The residual part of sample `i` is :math:`a_i\, \nabla l \cdot \ddot z_i`, with
+    :math:`\ddot z_i` the second derivative of its outputs along `v`.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Returns logits or predictions of shape (n, C).
+    criterion : torch.nn.Module or SampleLoss
+        Loss of the outputs.
+    inputs : Tensor of shape (n, ...), Dataset or DataLoader
+        The rows.
+    targets : Tensor of shape (n, ...), optional
+        Targets of a tensor of inputs.
+    vectors : Tensor of shape (size,) or (size, k)
+        An eigenvector; of a repeated eigenvalue all of its eigenvectors, over which the shares
+        are averaged because no single one is distinguished.
+    matrix : {"hessian", "gauss_newton"}, default="hessian"
+        The matrix.
+    **settings : dict
+        Settings of the operator, as for `hessian_spectrum`. A preconditioner and sharded rows
+        are refused.
+
+    Returns
+    -------
+    Attribution
+
+    Raises
+    ------
+    ValueError
+        If `vectors` has the wrong shape or no unit columns, or the loss is not convex in the
+        outputs.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from sharpfit.curvature import attribution
+    >>> network, inputs = nn.Linear(1, 1), torch.tensor([[3.0]])
+    >>> v = torch.tensor([3.0, 1.0]) / 10**0.5
+    >>> split = attribution(network, nn.MSELoss(), inputs, torch.ones(1, 1), vectors=v)
+    >>> split.tensors.round(3), round(split.eigenvalue, 3)
+    (array([18.,  2.]), 20.0)
+    """
+    if matrix not in MATRICES:
+        raise ValueError(f"matrix must be one of {tuple(MATRICES)}, got {matrix!r}")
+    operator = MATRICES[matrix](module, criterion, inputs, targets, **settings)
+    columns = _unit_columns(vectors, operator)
+    parts = [_one_vector(operator, column) for column in columns]
+    means: dict[str, Any] = {
+        name: np.mean([part[name] for part in parts], axis=0) for name in parts[0]
+    }
+    gauss_newton = float(means["outputs"].sum())
+    data = float(means["tensors"].sum())
+    return Attribution(
+        matrix=matrix,
+        eigenvalue=data + operator.weight_decay,
+        gauss_newton=gauss_newton,
+        residual=data - gauss_newton if matrix == "hessian" else 0.0,
+        weight_decay=operator.weight_decay,
+        tensor_names=operator.selection.names,
+        **means,
+    )
+
+
+def _unit_columns(vectors: Tensor, operator: NetworkOperator) -> list[Tensor]:
+    if operator.preconditioned or operator.process_group is not None:
+        reason = "a preconditioner" if operator.preconditioned else "sharded rows"
+        raise ValueError(f"attribution is not defined with {reason}; leave it out")
+    columns = vectors.unsqueeze(1) if vectors.ndim == 1 else vectors
+    if columns.ndim != 2 or columns.shape[0] != operator.size or columns.shape[1] == 0:
+        raise ValueError(
+            f"vectors has shape {tuple(vectors.shape)}, expected ({operator.size},) or "
+            f"({operator.size}, k)"
+        )
+    norms = torch.linalg.vector_norm(columns.double(), dim=0)
+    if not bool(((norms - 1).abs() < 1e-3).all()):
+        raise ValueError(f"vectors has columns of norm {norms.tolist()}, expected unit vectors")
+    return list(columns.to(operator.device, operator.dtype).unbind(1))
+
+
+def _one_vector(operator: NetworkOperator, vector: Tensor) -> dict[str, np.ndarray]:
+    product = operator.data_product(vector).double()
+    vector_parts = operator.selection.split(vector.double())
+    shares = [
+        float((v * m).sum())
+        for v, m in zip(vector_parts, operator.selection.split(product), strict=True)
+    ]
+    residuals = operator.selection.split(product - sum(shares) * vector.double())
+    errors = [float(v.norm() * r.norm()) for v, r in zip(vector_parts, residuals, strict=True)]
+    direction = operator.selection.split(vector)
+    first_order, outputs, second_order = [], torch.zeros(()), []
+    for chunk in operator.chunks():
+        values, slopes, bends = output_derivatives(operator.network, chunk, direction)
+        root = operator.loss.curvature_root(values, chunk.targets)
+        weights = chunk.weights.double()
+        squares = torch.einsum("nij,ni->nj", root, slopes).double().square() * weights
+        outputs = outputs + squares.sum(dim=0).cpu()
+        first_order.append(squares.sum(dim=1))
+        gradient = operator.loss.gradient(values, chunk.targets)
+        second_order.append((gradient * bends).double().sum(dim=1) * weights.squeeze(1))
+    samples = torch.cat(first_order).cpu()
+    whole = samples
+    if isinstance(operator, HessianOperator):
+        whole = samples + torch.cat(second_order).cpu()
+    return {
+        "tensors": np.array(shares),
+        "tensor_errors": np.array(errors),
+        "samples": whole.numpy(),
+        "samples_gauss_newton": samples.numpy(),
+        "outputs": outputs.numpy(),
+    }
+
+
+def output_derivatives(
+    network: Network, chunk: Chunk, direction: Parts
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return outputs and their first two derivatives along a direction.
+
+    Parameters
+    ----------
+    network : Network
+    chunk : Chunk
+    direction : tuple of Tensor
+
+    Returns
+    -------
+    tuple of three Tensor of shape (n, C)
+    """
+    with torch.enable_grad(), differentiable_kernels():
+        outputs = network.module(chunk.inputs)
+        slopes = _derivative(outputs, network.parameters, direction)
+        bends = _derivative(slopes, network.parameters, direction)
+    return outputs.detach(), slopes.detach(), bends.detach()
+
+
+def _derivative(outputs: Tensor, parameters: Parts, direction: Parts) -> Tensor:
+    """Differentiate along a direction, backwards through a product that is linear in `u`."""
+    if not outputs.requires_grad:
+        return torch.zeros_like(outputs)
+    u = torch.zeros_like(outputs, requires_grad=True)
+    pulled = torch.autograd.grad(outputs, parameters, u, create_graph=True, materialize_grads=True)
+    moved = [(part, v) for part, v in zip(pulled, direction, strict=True) if part.requires_grad]
+    if not moved:
+        return torch.zeros_like(outputs)
+    return torch.autograd.grad(
+        [part for part, _ in moved],
+        u,
+        [v for _, v in moved],
+        create_graph=True,
+        materialize_grads=True,
+    )[0]
