@@ -62,6 +62,11 @@ class NetworkComponents(NeuralNet):
         self.intervention = intervention
         self.random_state = random_state
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__.__signature__ = _full_signature(cls)
+
     def _get_param_names(self):
         # skorch keeps notes of its own in private attributes; they are no parameters.
         return [name for name in vars(self) if not name.startswith("_") and name[-1] != "_"]
@@ -110,10 +115,7 @@ class NetworkComponents(NeuralNet):
         return self
 
     def __repr__(self, N_CHAR_MAX=700):
-        defaults = {}
-        for kind in reversed(type(self).__mro__):
-            if "__init__" in vars(kind):
-                defaults.update(inspect.signature(kind.__init__).parameters)
+        defaults = _full_signature(type(self)).parameters
         changed = [
             f"{name}={getattr(value, '__name__', None) or repr(value)}"
             for name, value in self.get_params(deep=False).items()
@@ -257,6 +259,26 @@ class NetworkComponents(NeuralNet):
     def __sklearn_is_fitted__(self):
         """Whether the net is trained: it has a history or loaded weights."""
         return bool(self.initialized_ and (self.history or getattr(self, "_weights_loaded", False)))
+
+
+def _full_signature(kind):
+    """Signature of a constructor with the parameters that it hands on to its base classes.
+
+    scikit-learn prints the parameters that differ from the defaults it finds here.
+    """
+    parameters, rest = {}, None
+    for base in kind.__mro__:
+        if "__init__" not in vars(base) or not issubclass(base, NeuralNet):
+            continue
+        for name, parameter in inspect.signature(base.__init__).parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                rest = rest or parameter
+            elif base is kind:
+                parameters[name] = parameter
+            elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
+                as_keyword = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+                parameters.setdefault(name, as_keyword)
+    return inspect.Signature([*parameters.values(), *([rest] if rest else [])])
 
 
 def _same(value, default) -> bool:

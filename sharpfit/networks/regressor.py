@@ -38,9 +38,13 @@ class NetworkRegressor(NetworkEstimator, NeuralNetRegressor):
     random_state : int, RandomState or None, default=None
         Seed of weights, shuffling and dropout. The global generators of torch and NumPy stay as
         they are, whatever it is.
+    train_split, verbose, iterator_train, iterator_valid, dataset, callbacks, \
+predict_nonlinearity, warm_start, device, compile, use_caching, torch_load_kwargs : object
+        As in ``skorch.NeuralNet``, with ``train_split=None`` (every row is trained on) and
+        ``verbose=0`` as defaults.
     **skorch_params : dict
-        Every other parameter of ``skorch.NeuralNet``, with ``train_split=None`` and ``verbose=0``
-        as defaults.
+        Parameters of the module, criterion, optimiser, loaders and callbacks by their prefix,
+        such as ``module__hidden``, and any other parameter of ``skorch.NeuralNet``.
 
     Attributes
     ----------

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.pipeline import make_pipeline
 
 from sharpfit.networks import NetworkClassifier
 
@@ -22,3 +23,11 @@ def test_optimiser_parameters_take_effect_at_once(iris):
     network = NetworkClassifier(max_epochs=2, random_state=0).fit(X, y)
     network.set_params(optimizer__weight_decay=0.25)
     assert network.optimizer_.param_groups[0]["weight_decay"] == 0.25
+
+
+def test_reprs_show_what_differs_from_the_defaults():
+    network = NetworkClassifier(module__hidden=(3,), lr=0.1, callbacks=None)
+    assert repr(network) == "NetworkClassifier(lr=0.1, module__hidden=(3,))"
+    printed = "".join(repr(make_pipeline(network)).split())
+    inside = "NetworkClassifier(lr=0.1,module__hidden=(3,))"
+    assert printed == f"Pipeline(steps=[('networkclassifier',{inside})])"
