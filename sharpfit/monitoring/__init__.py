@@ -1,5 +1,6 @@
 """Curvature and Jacobians of a network while it trains."""
 
+from sharpfit.monitoring.sharpness_monitor import SharpnessMonitor
 from sharpfit.monitoring.stability import (
     StabilityCondition,
     adam_limit,
@@ -11,6 +12,7 @@ from sharpfit.monitoring.tracker import EigenvalueTracker
 
 __all__ = [
     "EigenvalueTracker",
+    "SharpnessMonitor",
     "StabilityCondition",
     "adam_limit",
     "heavy_ball_limit",

@@ -1,0 +1,320 @@
+"""Watch the sharpness of a network while it trains."""
+
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback
+from skorch.dataset import unpack_data
+from skorch.utils import is_dataset
+from torch import Tensor, nn
+from torch.utils.data import Subset
+
+from sharpfit.bridge import as_problem
+from sharpfit.monitoring.observer import MEASURED, Observer
+from sharpfit.objective import SampleLoss
+
+__all__ = ["SharpnessMonitor"]
+
+_BATCH_KEY = "sharpness_records"
+
+
+class SharpnessMonitor(Callback):
+    """Measure sharpness, Jacobian and the optimiser's stability limit during training.
+
+    A skorch callback; for other training loops, a plain object whose `update` is called with the
+    module, the loss and data. Training is not touched: a copy in evaluation mode is measured on
+    all training rows, and random states are restored.
+
+    The limit concerns full-batch descent on the trained objective. Mini-batches make training
+    unstable earlier; batch norm and dropout are measured in evaluation mode; penalties other than
+    weight decay are not seen. Whether a limit applies is for the reader to judge.
+
+    Parameters
+    ----------
+    every : int or "auto", default="auto"
+        Updates between measurements. "auto" measures as often as `max_overhead` allows, going by
+        the time measurements and training take.
+    max_overhead : float, default=0.15
+        Time of measurements as a part of the time of training, for ``every="auto"``. The first
+        measurement, before any training, may exceed it for a while.
+    history : sequence of str, default=("sharpness", "stability_limit", "jacobian_max")
+        Values that go into the rows of ``net.history``, where tables and loggers show them.
+    n_eigenvalues : int, default=1
+        Largest eigenvalues of the Hessian to follow.
+    tol : float, default=1e-2
+        Their relative accuracy.
+    n_jacobian_rows : int, default=256
+        Rows at which Jacobians are measured: all, or a fixed random part.
+    batch_size : int or "auto", default="auto"
+        Rows of a chunk of the Hessian.
+    memory_budget : int, default=2**28
+        Bytes of what is kept between products of one measurement.
+    random_state : int, default=0
+        Seed of noise and of the rows of the Jacobian.
+    verbose : int, default=0
+        Whether to print every measurement.
+
+    Attributes
+    ----------
+    records_ : list of dict
+        One dictionary of floats per measurement: ``update`` and ``epoch``; ``loss`` on all rows;
+        ``gradient_norm``; ``sharpness``, the largest eigenvalue of the Hessian of the loss, with
+        ``sharpness_error``; its ``gauss_newton_part`` and ``residual_part``;
+        ``trained_sharpness``, with its error: the eigenvalue that ``stability_limit`` concerns,
+        with weight decay and preconditioner; ``jacobian_max``, ``jacobian_mean`` and
+        ``jacobian_mean_error``, spectral norms of the Jacobian of logits or predictions at the
+        rows; ``slope_bound``, their largest slope between rows; ``loss_slope_bound``, the slope
+        of probabilities or predictions that the losses alone imply; ``n_products``, ``seconds``;
+        and ``problem``, which says why values that are NaN are missing.
+    n_updates_ : int
+        Updates seen.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_moons
+    >>> from sharpfit import NetworkClassifier
+    >>> from sharpfit.monitoring import SharpnessMonitor
+    >>> X, y = make_moons(100, noise=0.1, random_state=0)
+    >>> network = NetworkClassifier(max_epochs=3, random_state=0, batch_size=-1,
+    ...                             callbacks=[("monitor", SharpnessMonitor(every=1))])
+    >>> records = network.fit(X, y).callbacks[0][1].records_
+    >>> [record["update"] for record in records]
+    [0, 1, 2, 3]
+    """
+
+    def __init__(
+        self,
+        *,
+        every: int | str = "auto",
+        max_overhead: float = 0.15,
+        history: Sequence[str] = ("sharpness", "stability_limit", "jacobian_max"),
+        n_eigenvalues: int = 1,
+        tol: float = 1e-2,
+        n_jacobian_rows: int = 256,
+        batch_size: int | str = "auto",
+        memory_budget: int = 2**28,
+        random_state: int = 0,
+        verbose: int = 0,
+    ):
+        self.every = every
+        self.max_overhead = max_overhead
+        self.history = history
+        self.n_eigenvalues = n_eigenvalues
+        self.tol = tol
+        self.n_jacobian_rows = n_jacobian_rows
+        self.batch_size = batch_size
+        self.memory_budget = memory_budget
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def initialize(self) -> "SharpnessMonitor":
+        """Forget all measurements; called when a network is initialised.
+
+        Returns
+        -------
+        SharpnessMonitor
+        """
+        self._check_parameters()
+        self.records_: list[dict[str, Any]] = []
+        self.n_updates_ = 0
+        self._observer: Observer | None = None
+        return self
+
+    def update(
+        self,
+        module: nn.Module,
+        loss: nn.Module | SampleLoss,
+        data: tuple[Tensor, Tensor],
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        n_updates: int = 1,
+    ) -> dict[str, Any]:
+        """Measure a module in a hand-written training loop.
+
+        Parameters
+        ----------
+        module : nn.Module
+            The module as it is now; not changed.
+        loss : nn.Module or SampleLoss
+            The criterion it is trained with.
+        data : tuple of Tensor
+            Inputs and targets, the same at every call: later measurements start from earlier ones.
+        optimizer : torch.optim.Optimizer, optional
+            For the stability limit.
+        n_updates : int, default=1
+            Updates since the last call; not counted at the first.
+
+        Returns
+        -------
+        dict
+            The new last entry of `records_`.
+        """
+        if not hasattr(self, "records_"):
+            self.initialize()
+        if self._observer is None:
+            self._observer = self._new_observer(*data)
+        self.n_updates_ += n_updates if self.records_ else 0
+        return self._record(self._observer.measure(module, loss, optimizer), epoch=None)
+
+    # -- skorch --------------------------------------------------------------------------------
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Remember the rows; they are prepared when the first epoch knows which of them train."""
+        self._data = (X, y)
+        self._observer = None
+        self._began, self._spent = time.perf_counter(), 0.0
+
+    def on_epoch_begin(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
+        """Prepare the rows of the first epoch."""
+        if self._observer is not None:
+            return
+        start = time.perf_counter()
+        problem = _training_problem(net, dataset_train, *self._data)
+        self._observer = self._new_observer(problem.inputs, problem.targets, problem.sample_weight)
+        self._loss = problem.sample_loss()
+        self._spent += time.perf_counter() - start
+
+    def on_batch_begin(
+        self, net: Any, batch: Any = None, training: bool = False, **kw: Any
+    ) -> None:
+        """Measure the weights a training begins with."""
+        if training and not self.records_:
+            self._measure(net)
+
+    def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
+        """Count an update, and measure if it is time."""
+        if not training:
+            return
+        self.n_updates_ += 1
+        if self._is_due():
+            self._measure(net)
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Write the last measurement into the row of the epoch."""
+        for name in self.history:
+            net.history.record(name, self.records_[-1][name] if self.records_ else math.nan)
+
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        """Let go of the rows."""
+        self._observer = self._data = self._loss = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | dict.fromkeys(("_observer", "_data", "_loss"))
+
+    @staticmethod
+    def records_of(history: Any) -> list[dict[str, Any]]:
+        """Read the measurements back from a history, as after ``load_params(f_history=...)``.
+
+        Parameters
+        ----------
+        history : skorch.history.History
+
+        Returns
+        -------
+        list of dict
+        """
+        return [
+            record
+            for epoch in history
+            for batch in epoch["batches"]
+            for record in batch.get(_BATCH_KEY, [])
+        ]
+
+    def _measure(self, net: Any) -> None:
+        assert self._observer is not None
+        takes_log = isinstance(net, NeuralNetClassifier)
+        found = self._observer.measure(
+            net.module_, net.criterion_, net.optimizer_, criterion_takes_log=takes_log
+        )
+        self._spent += found["seconds"]
+        record = self._record(found, epoch=len(net.history))
+        batch = net.history[-1]["batches"][-1]
+        net.history.record_batch(_BATCH_KEY, [*batch.get(_BATCH_KEY, []), record])
+
+    def _record(self, found: dict[str, Any], epoch: int | None) -> dict[str, Any]:
+        record = {"update": self.n_updates_, "epoch": epoch, **found}
+        if record["problem"] and not (self.records_ and self.records_[-1]["problem"]):
+            warnings.warn(
+                f"SharpnessMonitor has no measurement at update {self.n_updates_}: "
+                f"{record['problem']}. Training goes on.",
+                UserWarning,
+                stacklevel=3,
+            )
+        self.records_.append(record)
+        if self.verbose:
+            print(
+                f"[SharpnessMonitor] update {record['update']}: loss {record['loss']:.4g}, "
+                f"sharpness {record['sharpness']:.4g} (limit {record['stability_limit']:.4g}), "
+                f"{record['n_products']} products, {record['seconds']:.2g} s",
+                flush=True,
+            )
+        return record
+
+    def _is_due(self) -> bool:
+        since = self.n_updates_ - self.records_[-1]["update"]
+        if self.every != "auto":
+            return since >= int(self.every)
+        training = time.perf_counter() - self._began - self._spent
+        return self._spent + self.records_[-1]["seconds"] <= self.max_overhead * training
+
+    def _new_observer(
+        self, inputs: Tensor, targets: Tensor | None, sample_weight: Tensor | None = None
+    ) -> Observer:
+        if targets is None:
+            raise ValueError("SharpnessMonitor needs targets; train with y.")
+        return Observer(
+            inputs,
+            targets,
+            sample_weight,
+            n_eigenvalues=self.n_eigenvalues,
+            tol=self.tol,
+            n_jacobian_rows=self.n_jacobian_rows,
+            batch_size=self.batch_size,
+            memory_budget=self.memory_budget,
+            random_state=self.random_state,
+        )
+
+    def _check_parameters(self) -> None:
+        if self.every != "auto" and (not isinstance(self.every, int) or self.every < 1):
+            raise ValueError(f'every={self.every!r} must be a positive int or "auto".')
+        if not self.max_overhead > 0:
+            raise ValueError(f"max_overhead={self.max_overhead!r} must be positive.")
+        unknown = [name for name in self.history if name not in MEASURED]
+        if unknown:
+            raise ValueError(f"history names {unknown}; what is measured is {MEASURED}.")
+
+
+def _training_problem(net: Any, dataset: Any, X: Any, y: Any) -> Any:
+    """Return the problem of the rows an epoch trains on."""
+    indices = None
+    whole = dataset
+    while isinstance(whole, Subset):
+        part = torch.as_tensor(whole.indices)
+        indices = part if indices is None else part[indices]
+        whole = whole.dataset
+    weights = getattr(whole, "sample_weight", None)
+    if is_dataset(X):
+        rows, targets = _collected(net, X)
+    else:
+        rows, targets = X, y
+    if indices is not None:
+        chosen = indices.numpy()
+        rows, targets = rows[chosen], targets[chosen]
+        weights = None if weights is None else weights[chosen]
+    with warnings.catch_warnings():
+        # The rows are those of the training part already.
+        warnings.filterwarnings("ignore", message=".*train_split", category=UserWarning)
+        return as_problem(net, rows, targets, prefit=True, sample_weight=weights)
+
+
+def _collected(net: Any, dataset: Any) -> tuple[Any, Any]:
+    """Read a data set once, in order, leaving the global random state as it is."""
+    with torch.random.fork_rng(devices=[]):
+        batches = [unpack_data(batch) for batch in net.get_iterator(dataset, training=False)]
+    rows, targets = zip(*batches, strict=True)
+    return torch.cat(rows).cpu().numpy(), torch.cat(targets).cpu().numpy()
