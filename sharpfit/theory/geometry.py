@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 
 from sharpfit.theory.chunks import chunks
-from sharpfit.theory.neighbours import exception_counts, same_class_neighbours, typical_spacing
+from sharpfit.theory.neighbours import class_distance, exception_counts, same_class_neighbours
 from sharpfit.theory.splits import random_halves
 from sharpfit.theory.transport import optimal_plan
 
@@ -19,9 +19,9 @@ __all__ = ["DEFAULT_CAPACITIES", "DEFAULT_SCALES", "Geometry", "fit_geometry"]
 # 1/65536 to 65536 in steps of the square root of two and costs log 65 over a single scale.
 DEFAULT_SCALES = tuple(2.0 ** (k / 2) for k in range(-32, 33))
 DEFAULT_CAPACITIES = (1.0, 2.0, 4.0, np.inf)
-# Grids that start from the spacing of the reference half, which one-sided forms allow.
-_ANCHORED_RADII = 2.0 ** (np.arange(-2, 31) / 3)
-_ANCHORED_SCALES = 2.0 ** (np.arange(-20, 5) / 2)
+# Grids that one-sided forms may take relative to the reference half: powers of two, dense near half
+# the distance between classes, where the radii of good networks lie, and down to 1/65536 of it.
+_ANCHORED_GRID = 2.0 ** -np.concatenate([np.arange(-0.5, 4.0, 0.25), np.arange(4.0, 17.0)])
 _MOST_NEIGHBOURS = 64
 _LARGEST_EXACT, _CHUNK_ROWS = 5000, 500
 _NEIGHBOUR_ENTRIES = 20_000_000
@@ -133,12 +133,12 @@ def fit_geometry(
         targets.
     scales : sequence of float, optional
         Inverse lengths. The default is a geometric grid over 32 powers of two or, when
-        ``reference`` is given, a grid around the inverse spacing of the reference rows.
+        ``reference`` is given, a grid relative to the distance between its classes.
     capacities : sequence of float, default=(1, 2, 4, inf)
         Capacities, each at least 1.
     radii : sequence of float, optional
-        Radii of the covering form with exceptions. The default is a geometric grid that starts at
-        the spacing of the reference half, of which it may be a function.
+        Radii of the covering form with exceptions. The default is a grid relative to the distance
+        between the classes of the reference half, of which it may be a function.
     reference : ndarray of bool of shape (n_samples,), optional
         The reference half, if a metric was fitted on it. It must have been drawn at random.
     n_splits : int, default=1
@@ -179,12 +179,12 @@ def fit_geometry(
         else _check_reference(reference, n_samples)[None]
     )
     half = halves[0]
-    spacing = typical_spacing(features[half], outcomes[half])
+    anchor = class_distance(features[half], outcomes[half]) / 2.0
     if scales is None:
-        scales = DEFAULT_SCALES if reference is None else _ANCHORED_SCALES / spacing
+        scales = DEFAULT_SCALES if reference is None else 1.0 / (2.0 * anchor * _ANCHORED_GRID)
     scales = check_grid("scales", scales, smallest=0.0)
     capacities = check_grid("capacities", capacities, smallest=1.0, infinite=True)
-    radii = check_grid("radii", _ANCHORED_RADII * spacing if radii is None else radii, smallest=0.0)
+    radii = check_grid("radii", _ANCHORED_GRID * anchor if radii is None else radii, smallest=0.0)
     if chunk_size != "auto" and not (isinstance(chunk_size, int | np.integer) and chunk_size >= 1):
         raise ValueError(f"chunk_size={chunk_size!r} must be 'auto' or a positive integer.")
 

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-__all__ = ["exception_counts", "same_class_neighbours", "typical_spacing"]
+__all__ = ["class_distance", "exception_counts", "same_class_neighbours", "typical_spacing"]
 
 _ROWS_PER_BLOCK = 4096
 _SPACING_ROWS = 2048
@@ -98,6 +98,38 @@ def typical_spacing(features: np.ndarray, labels: np.ndarray) -> float:
     )
     positive = distances[:, -1][np.isfinite(distances[:, -1]) & (distances[:, -1] > 0)]
     return float(np.median(positive)) if len(positive) else 1.0
+
+
+def class_distance(features: np.ndarray, labels: np.ndarray) -> float:
+    """Nine-tenths quantile of the distance from a point to the nearest point of another class.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+        Points.
+    labels : ndarray of shape (n,)
+        Classes.
+
+    Returns
+    -------
+    float
+        Over at most 2048 evenly spaced rows; with a single class, 64 times the typical spacing.
+
+    Examples
+    --------
+    >>> class_distance(np.array([[0.0], [2.0]]), np.array([0, 1]))
+    2.0
+    """
+    rows = np.unique(np.linspace(0, len(features) - 1, _SPACING_ROWS).astype(int))
+    nearest = np.full(len(rows), np.inf)
+    for label in np.unique(labels[rows]):
+        others, inside = features[labels != label], labels[rows] == label
+        if len(others):
+            search = NearestNeighbors(n_neighbors=1).fit(others)
+            nearest[inside] = search.kneighbors(features[rows[inside]])[0][:, 0]
+    quantile = float(np.quantile(nearest, 0.9, method="inverted_cdf"))
+    usable = np.isfinite(quantile) and quantile > 0
+    return quantile if usable else 64.0 * typical_spacing(features, labels)
 
 
 def exception_counts(distances: np.ndarray, indices: np.ndarray, radius: float) -> np.ndarray:
