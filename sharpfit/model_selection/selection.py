@@ -91,13 +91,25 @@ def _geometry(problem: Problem) -> Any:
 class SelectionScorer(TrainingRowsScorer):
     """Minus the estimated badness of a network on fresh rows, from its training rows.
 
-    An *estimate* for ranking candidates; it certifies nothing. See
-    `SelectionCriterion` for the quantity.
+    An *estimate* made for ranking candidates that were fitted on the same rows; it certifies
+    nothing and is no error rate. `SelectionCriterion` says what is computed.
 
     Parameters
     ----------
     rows : {"training", "any"}, default="training"
         "training" warns when a network is scored on rows other than those it was fitted on.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sharpfit import NetworkClassifier, ResubstitutionSplit, selection_scorer
+    >>> X, y = load_iris(return_X_y=True)
+    >>> grid = {"optimizer__weight_decay": [0, 1]}
+    >>> net = NetworkClassifier(lr=0.05, max_epochs=60, random_state=0)
+    >>> search = GridSearchCV(net, grid, scoring=selection_scorer, cv=ResubstitutionSplit())
+    >>> search.fit(X, y).best_params_
+    {'optimizer__weight_decay': 0}
     """
 
     __name__ = "selection_scorer"
