@@ -20,6 +20,7 @@ PACKAGES = [
     "bridge",
     "analysers",
     "model_selection",
+    "monitoring",
     "measures",
     "comparison",
     "displays",

@@ -1,4 +1,4 @@
-"""The README's commands exist and its example prints what the README says."""
+"""The README's commands exist, its example prints what it says, the API reference is complete."""
 
 import contextlib
 import io
@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+
+import sharpfit
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -39,3 +41,9 @@ def test_example_prints_what_the_readme_says():
     for shown, number in zip(NUMBER.findall(expected), NUMBER.findall(output), strict=True):
         decimals = len(shown.partition(".")[2])
         assert float(number) == pytest.approx(float(shown), rel=0.1, abs=1.01 * 10**-decimals)
+
+
+@pytest.mark.parametrize("name", sharpfit.__all__)
+def test_name_is_in_the_api_reference(name):
+    reference = (ROOT / "docs" / "api" / "index.rst").read_text()
+    assert re.search(rf"^   {name}$|``{name}``", reference, flags=re.MULTILINE)
