@@ -1,5 +1,6 @@
 """Jacobian norms of the layers of a network, and how far they line up."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -94,10 +95,11 @@ def layer_norms(
         memory_budget=memory_budget,
         random_state=random_state,
     )
+    network = copy.deepcopy(module).eval().requires_grad_(False)
     parts: list[list[Tensor]] = []
     row_bytes = frozen.product_bytes(inputs)
     for rows in chunks(inputs, batch_size, memory_budget, row_bytes=row_bytes):
-        calls = _record(frozen.module, inputs[rows])
+        calls = _record(network, inputs[rows])
         parts.append(
             [
                 _layer_norm(layer, entering, tol, memory_budget, random_state)

@@ -7,6 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from sharpfit.jacobian.input_convolution import fold_input_convolutions
+
 # Larger buffers than these cost page faults on a processor; a GPU wants larger chunks.
 _CHUNK_BYTES = {"cpu": 3 * 2**24, "cuda": 2**31}
 _MAX_CHUNK = 1024
@@ -53,6 +55,7 @@ class FrozenModule:
             )
         _check_inputs(module, inputs)
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        fold_input_convolutions(self.module)
         probe = inputs[:2].detach()
         with torch.no_grad():
             outputs = self.module(probe)
