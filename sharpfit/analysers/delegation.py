@@ -20,11 +20,25 @@ def _estimator_has(name: str) -> Callable[[Any], bool]:
 class DelegatingAnalyser(MetaEstimatorMixin, BaseEstimator):
     """Base of analysers that predict as the estimator they analyse.
 
-    Subclasses have a parameter `estimator` and set `estimator_` when fitted.
+    Subclasses have a parameter `estimator` and set `estimator_` when fitted; what `_statement`
+    returns then appears in their representations.
     """
 
     estimator: Any
     estimator_: Any
+
+    def _statement(self) -> str | None:
+        return None
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        text, statement = super().__repr__(N_CHAR_MAX), self._statement()
+        return text if statement is None else f"{text}  # {statement}"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle, statement = super()._repr_mimebundle_(**kwargs), self._statement()
+        if "text/html" in bundle and statement is not None:
+            bundle["text/html"] += f"<p>{statement}</p>"
+        return bundle
 
     @property
     def classes_(self) -> np.ndarray:

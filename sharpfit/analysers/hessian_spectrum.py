@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sharpfit.analysers.arguments import as_dtype, as_seed
+from sharpfit.analysers.attribution_tables import KINDS, data_table, tensor_table
 from sharpfit.analysers.delegation import DelegatingAnalyser
 from sharpfit.analysers.objective_hessian import objective_spectrum
 from sharpfit.bridge import Problem, as_problem
 from sharpfit.curvature import HessianSpectrumResult, hessian_spectrum, select_parameters
-from sharpfit.curvature.spectrum import as_frame
+from sharpfit.curvature.frame import as_frame
 
 __all__ = ["HessianSpectrum"]
 
@@ -182,7 +183,7 @@ class HessianSpectrum(DelegatingAnalyser):
                 "needs the targets."
             )
         problem = self._problem(self.estimator, X, y, self.prefit, sample_weight)
-        seed = self._seed()
+        seed = as_seed(self.random_state)
         result = self._spectrum(
             problem,
             seed,
@@ -191,6 +192,7 @@ class HessianSpectrum(DelegatingAnalyser):
             trace=self.trace,
             density=self.density,
         )
+        self._kept_problem: Problem | None = problem
         self.estimator_ = problem.estimator
         self.refitted_ = problem.refitted
         validate_data(self, X, skip_check_array=True)
@@ -221,47 +223,82 @@ class HessianSpectrum(DelegatingAnalyser):
         """
         check_is_fitted(self, "estimator_")
         problem = self._problem(self.estimator_, X, y, True, sample_weight)
-        top = self._spectrum(problem, self._seed(), n_eigenvalues=1, which="largest")
+        top = self._spectrum(problem, as_seed(self.random_state), n_eigenvalues=1, which="largest")
         return -float(top.eigenvalues[0])
 
-    def attribution(self, index: int | Sequence[int] = 0) -> Any:
-        """Split an eigenvalue exactly over the parameter tensors.
+    def attribution(
+        self,
+        index: int | Sequence[int] = 0,
+        *,
+        by: str = "tensor",
+        X: Any = None,
+        y: Any = None,
+        sample_weight: Any = None,
+    ) -> Any:
+        """Split an eigenvalue exactly over tensors, layers, samples or outputs.
 
         With a unit eigenvector ``v`` in parts ``v_l``, the eigenvalue is the sum of
-        ``eigenvalue * |v_l|^2`` over the tensors; of the Gauss-Newton matrix these parts are also
-        what each tensor's block of the output-space matrix contributes. Single eigenvectors of a
-        repeated eigenvalue are arbitrary: give the indices of all its copies to average over them.
+        ``eigenvalue * |v_l|^2`` over tensors, the sum over samples of each one's curvature along
+        ``v``, and, as far as it comes from the Gauss-Newton matrix, a sum of non-negative parts
+        of the outputs. Single eigenvectors of a repeated eigenvalue are arbitrary: give the
+        indices of all its copies to average over them.
 
         Parameters
         ----------
         index : int or sequence of int, default=0
             Position in `eigenvalues_`, or positions to average over.
+        by : {"tensor", "layer", "sample", "output", "factor"}, default="tensor"
+            What to split over. "factor" splits the Gauss-Newton trace of dense layers, not the
+            eigenvalue, into feature energy, backward energy, loss curvature and their alignment,
+            with both sides of the inequality between a layer's curvature and the input-output
+            Jacobian; see `sharpfit.curvature.layer_terms`.
+        X, y, sample_weight : array-like, optional
+            Rows, for splits by sample, output and factor; by default those of `fit`, which an
+            analysis loaded from a file no longer has.
 
         Returns
         -------
         pandas.DataFrame or dict of ndarray
-            Per tensor: ``parameter``, its name; ``share`` of the eigenvalue; ``contribution``, in
-            units of the loss; ``error``, a bound on the contribution's error from the residual,
-            ``|v_l|`` times the residual norm. A dictionary of columns without pandas.
+            One row per part, with its ``contribution`` in units of the loss, and its ``share`` and
+            a bound on its ``error`` for tensors and layers. A dictionary without pandas.
         """
         check_is_fitted(self, "eigenvalues_")
         positions = np.atleast_1d(index)
         if not np.all((positions >= 0) & (positions < len(self.eigenvalues_))):
-            raise ValueError(
-                f"index={index!r} must lie between 0 and {len(self.eigenvalues_) - 1}, the "
-                "positions of the eigenvalues that were computed."
+            last = len(self.eigenvalues_) - 1
+            raise ValueError(f"index={index!r} must lie between 0 and {last}.")
+        vectors = self.eigenvectors_[:, positions]
+        if by in ("tensor", "layer"):
+            columns = tensor_table(
+                self.parameter_names_,
+                self._boundaries,
+                vectors,
+                self.eigenvalues_[positions],
+                self.residual_norms_[positions],
+                by_layer=by == "layer",
             )
-        squares = self.eigenvectors_[:, positions].astype(np.float64) ** 2
-        parts = np.stack([part.sum(axis=0) for part in np.split(squares, self._boundaries)])
-        errors = np.sqrt(parts) * self.residual_norms_[positions]
-        return as_frame(
-            {
-                "parameter": np.array(self.parameter_names_),
-                "share": parts.mean(axis=1),
-                "contribution": (parts * self.eigenvalues_[positions]).mean(axis=1),
-                "error": errors.mean(axis=1),
-            }
+            return as_frame(columns)
+        if by not in KINDS:
+            raise ValueError(f"by={by!r} must be one of {KINDS}.")
+        problem = self._kept_problem
+        if X is not None:
+            problem = self._problem(self.estimator_, X, y, True, sample_weight)
+        if problem is None:
+            raise ValueError(f"by={by!r} needs rows, which a loaded analysis lacks; pass X and y.")
+        columns = data_table(
+            problem,
+            by,
+            vectors,
+            self.matrix,
+            parameters=self.parameters,
+            batch_size=self.batch_size,
+            memory_budget=self.memory_budget,
         )
+        return as_frame(columns)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return state | {"_kept_problem": None} if "_kept_problem" in state else state
 
     def plot(self, ax: Any = None, *, kind: str = "eigenvalues") -> Any:
         """Draw the spectrum; see `sharpfit.SpectrumDisplay`.
@@ -299,27 +336,9 @@ class HessianSpectrum(DelegatingAnalyser):
                 "eigenvalue takes a product."
             )
 
-    def _dtype(self) -> torch.dtype | None:
-        dtype = getattr(torch, self.dtype, None) if isinstance(self.dtype, str) else self.dtype
-        if (dtype is None and self.dtype is not None) or (
-            dtype is not None and not getattr(dtype, "is_floating_point", False)
-        ):
-            raise ValueError(
-                f'dtype={self.dtype!r} must be a floating torch dtype such as "float64", or None.'
-            )
-        return dtype
-
-    def _seed(self) -> int | None:
-        """Draw a seed; None leaves it to torch, as numpy's global state is not ours to advance."""
-        if self.random_state is None:
-            return None
-        if isinstance(self.random_state, int | np.integer):
-            return int(self.random_state)
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
-
     def _problem(self, estimator: Any, X: Any, y: Any, prefit: Any, sample_weight: Any) -> Problem:
         problem = as_problem(
-            estimator, X, y, prefit=prefit, sample_weight=sample_weight, dtype=self._dtype()
+            estimator, X, y, prefit=prefit, sample_weight=sample_weight, dtype=as_dtype(self.dtype)
         )
         if problem.objective is not None and sample_weight is not None:
             raise ValueError(
@@ -378,16 +397,8 @@ class HessianSpectrum(DelegatingAnalyser):
         self.parameter_names_ = list(result.parameter_names)
         self._boundaries = np.cumsum([shape.numel() for shape in shapes])[:-1]
 
-    def _statement(self) -> str:
+    def _statement(self) -> str | None:
+        if not hasattr(self, "sharpness_"):
+            return None
         origin = "of a trained clone" if self.refitted_ else "of the estimator as given"
         return f"largest eigenvalue {self.sharpness_:.4g}, {origin}"
-
-    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
-        text = super().__repr__(N_CHAR_MAX)
-        return f"{text}  # {self._statement()}" if hasattr(self, "sharpness_") else text
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle and hasattr(self, "sharpness_"):
-            bundle["text/html"] += f"<p>{self._statement()}</p>"
-        return bundle

@@ -1,6 +1,7 @@
 """The spectrum of every loss against finite differences of its gradient in float64."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -455,3 +456,53 @@ def test_attribution_over_tensors_is_the_split_of_the_quadratic_form(matrix):
     )
     with pytest.raises(ValueError, match="index=3 must lie between 0 and 2"):
         spectrum.attribution(3)
+
+
+def test_attribution_over_layers_samples_and_outputs_sums_to_the_eigenvalue():
+    build, rows, targets, loss = CASES["cross-entropy"]
+    estimator = build().fit(rows, targets)
+    spectrum = HessianSpectrum(
+        estimator, n_eigenvalues=2, tol=1e-6, dtype="float64", random_state=0
+    ).fit(rows, targets)
+    top = spectrum.eigenvalues_[0]
+    layers = spectrum.attribution(by="layer")
+    assert list(layers["layer"]) == ["0", "2"]
+    assert layers["contribution"].sum() == pytest.approx(top)
+    samples = spectrum.attribution(by="sample")
+    assert samples["contribution"].sum() == pytest.approx(top, rel=1e-5)
+    # One sample's part is the curvature of its own loss along the eigenvector.
+    vector, codes = spectrum.eigenvectors_[:, 0], CODES[3:4]
+    own = dense_hessian(
+        estimator.module_,
+        torch.as_tensor(rows[3:4]),
+        lambda outputs: cross_entropy(outputs, codes).sum() / len(rows),
+    )
+    assert samples["contribution"][3] == pytest.approx(vector @ own @ vector, abs=1e-6)
+    outputs = spectrum.attribution(by="output")
+    assert list(outputs["output"]) == ["a", "b", "c"]
+    assert outputs["gauss_newton"].sum() == pytest.approx(
+        top * spectrum.gauss_newton_share_, rel=1e-5
+    )
+    assert (outputs["gauss_newton"] >= 0).all()
+    factors = spectrum.attribution(by="factor")
+    assert list(factors["layer"]) == ["0", "2"]
+    gauss_newton = dense_gauss_newton(estimator.module_, torch.as_tensor(rows), loss)
+    traces = [np.trace(gauss_newton[:25, :25]), np.trace(gauss_newton[25:, 25:])]
+    np.testing.assert_allclose(factors["trace"], traces, rtol=1e-5)
+    assert factors["applies"][0]
+    assert factors["largest_ratio"][0] <= 1 + 1e-6
+
+
+def test_attribution_of_a_loaded_analysis_asks_for_the_rows():
+    build, rows, targets, _ = CASES["cross-entropy"]
+    spectrum = HessianSpectrum(build().fit(rows, targets), n_eigenvalues=1).fit(rows, targets)
+    loaded = pickle.loads(pickle.dumps(spectrum))
+    assert loaded.attribution()["share"].sum() == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="pass X and y"):
+        loaded.attribution(by="sample")
+    table = loaded.attribution(by="sample", X=rows, y=targets)
+    np.testing.assert_allclose(
+        table["contribution"], spectrum.attribution(by="sample")["contribution"]
+    )
+    with pytest.raises(ValueError, match="by='neuron' must be one of"):
+        spectrum.attribution(by="neuron")
