@@ -46,10 +46,8 @@ class HessianSpectrum(DelegatingAnalyser):
     which : {"largest", "smallest", "magnitude"}, default="largest"
         End of the spectrum: algebraically largest, algebraically smallest, largest in absolute
         value.
-    trace : bool, default=False
-        Whether to compute the trace.
-    density : bool, default=False
-        Whether to estimate the density of all eigenvalues.
+    trace, density : bool, default=False
+        Whether to compute the trace, and to estimate the density of all eigenvalues.
     parameters : str, iterable of str, callable or None, default=None
         Trainable parameters the matrix is taken in: a regular expression, names, or a function of
         name and parameter. None takes all.
