@@ -24,7 +24,7 @@ from torch.func import functional_call, jacrev, vmap
 
 from sharpfit.jacobian import jacobian_norms, slopes
 
-PEER_CHUNKS = {"mlp": (64, 128, 256, 512, 1024), "cnn": (32, 64, 128), "resnet": (8, 16, 32, 64)}
+PEER_CHUNKS = {"mlp": (64, 128, 256, 512, 1024), "cnn": (32, 64, 128), "resnet": (8, 16, 32)}
 
 
 def mlp() -> tuple[nn.Module, Tensor]:
@@ -271,7 +271,7 @@ def slopes_table(repetitions: int) -> None:
 TABLES: dict[str, Callable[[], None]] = {
     "mlp": lambda: norms_table("mlp", 31),
     "cnn": lambda: (norms_table("cnn", 5), memory_table("cnn")),
-    "resnet": lambda: (norms_table("resnet", 5), memory_table("resnet")),
+    "resnet": lambda: (norms_table("resnet", 3), memory_table("resnet")),
     "wide": lambda: wide_table(5),
     "slopes": lambda: slopes_table(5),
 }

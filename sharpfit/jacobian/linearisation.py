@@ -21,6 +21,8 @@ Method = Literal["auto", "exact", "krylov"]
 class FrozenModule:
     """A private copy of a module in evaluation mode, a function of its inputs alone.
 
+    The copy shares the weights of the original, which are only read.
+
     Parameters
     ----------
     module : torch.nn.Module
@@ -54,7 +56,7 @@ class FrozenModule:
                 "take it from an estimator with sharpfit.bridge.as_problem(estimator, X).module"
             )
         _check_inputs(module, inputs)
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.module = _frozen_copy(module)
         fold_input_convolutions(self.module)
         probe = inputs[:2].detach()
         with torch.no_grad():
@@ -242,6 +244,12 @@ class Linearisation:
             self._pulled, self._dummy, tangents, retain_graph=True, materialize_grads=True
         )
         return pushed
+
+
+def _frozen_copy(module: nn.Module) -> nn.Module:
+    """Copy a module, its buffers too, around the weights of the original, held constant."""
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
+    return copy.deepcopy(module, shared).eval()
 
 
 def _check_inputs(module: nn.Module, inputs: Tensor) -> None:
