@@ -31,7 +31,7 @@ MEASURES = ["sharpness", "squared_norm", "negative_margin", "selection_criterion
 
 
 def network(**settings):
-    settings = {"max_epochs": 4, "random_state": 0, "lr": 0.1} | settings
+    settings = {"max_epochs": 4, "batch_size": 64, "random_state": 0, "lr": 0.1} | settings
     return NetworkClassifier(**settings)
 
 
