@@ -19,6 +19,8 @@ _PUBLIC_NAMES: dict[str, str] = {
     "NetworkRegressor": "sharpfit.networks",
     "ResubstitutionSplit": "sharpfit.model_selection",
     "SharpnessAwareMinimisation": "sharpfit.networks.interventions",
+    "SharpnessMonitor": "sharpfit.monitoring",
+    "SharpeningDisplay": "sharpfit.displays",
     "SpectrumDisplay": "sharpfit.displays",
     "TrainingRowsStopping": "sharpfit.model_selection",
     "compare_models": "sharpfit.comparison",

@@ -75,8 +75,7 @@ class HessianSpectrum(DelegatingAnalyser):
     eigenvalues_ : ndarray of shape (k,)
         Eigenvalues in units of the loss, the most wanted first.
     eigenvectors_ : ndarray of shape (n_parameters, k)
-        Orthonormal eigenvectors over the selected parameters, flattened in the order of
-        `parameter_names_`.
+        Orthonormal eigenvectors over the parameters, in the order of `parameter_names_`.
     residual_norms_ : ndarray of shape (k,)
         Norms of ``A v - t v``; some eigenvalue lies within this distance of each.
     error_bounds_ : ndarray of shape (k,)
@@ -85,12 +84,11 @@ class HessianSpectrum(DelegatingAnalyser):
     converged_ : ndarray of shape (k,), bool
         Whether the error bounds meet `tol`.
     interrupted_ : bool
-        Whether a KeyboardInterrupt ended the work early, with fewer or rougher eigenvalues.
+        Whether Ctrl-C ended the work early, with fewer or rougher eigenvalues.
     sharpness_ : float
         Largest eigenvalue of `matrix`, whatever `which` says.
     gauss_newton_share_ : float
-        Part of the first eigenvalue that comes from the Gauss-Newton matrix; above one where the
-        rest of the Hessian is negative along its eigenvector.
+        Part of the first eigenvalue that comes from the Gauss-Newton matrix; may exceed one.
     trace_, trace_std_error_ : float or None
         Trace and its standard error, zero where it is exact. None unless asked for.
     density_ : sharpfit.linalg.SpectralDensity or None

@@ -3,6 +3,13 @@
 from sharpfit.displays.bound import BoundDisplay
 from sharpfit.displays.comparison import ComparisonDisplay
 from sharpfit.displays.jacobian import JacobianDisplay
+from sharpfit.displays.sharpening import SharpeningDisplay
 from sharpfit.displays.spectrum import SpectrumDisplay
 
-__all__ = ["BoundDisplay", "ComparisonDisplay", "JacobianDisplay", "SpectrumDisplay"]
+__all__ = [
+    "BoundDisplay",
+    "ComparisonDisplay",
+    "JacobianDisplay",
+    "SharpeningDisplay",
+    "SpectrumDisplay",
+]

@@ -1,0 +1,107 @@
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from sharpfit import NetworkClassifier, SharpeningDisplay, SharpnessMonitor
+
+mpl.use("Agg")
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 3))
+LABELS = (X[:, 0] > 0).astype(int)
+
+
+@pytest.fixture(scope="module")
+def network():
+    monitor = SharpnessMonitor(every=2)
+    return NetworkClassifier(
+        module__hidden=(4,),
+        max_epochs=8,
+        batch_size=-1,
+        random_state=0,
+        callbacks=[("monitor", monitor)],
+    ).fit(X, LABELS)
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def record(update, sharpness, limit=2.0, **values):
+    names = (
+        "loss",
+        "sharpness_error",
+        "gauss_newton_part",
+        "jacobian_max",
+        "jacobian_mean",
+        "jacobian_mean_error",
+        "slope_bound",
+    )
+    return {
+        **dict.fromkeys(names, 0.5),
+        "update": update,
+        "sharpness": sharpness,
+        "trained_sharpness": sharpness,
+        "stability_limit": limit,
+        **values,
+    }
+
+
+def test_curves_are_the_records(network):
+    display = SharpeningDisplay.from_estimator(network).plot()
+    records = dict(network.callbacks)["monitor"].records_
+    loss, sharpness, jacobian = display.axes_
+    updates = [r["update"] for r in records]
+    assert updates == [0, 2, 4, 6, 8]
+    for ax, name in ((loss, "loss"), (sharpness, "sharpness"), (jacobian, "jacobian_max")):
+        np.testing.assert_array_equal(ax.lines[0].get_xdata(), updates)
+        np.testing.assert_array_equal(ax.lines[0].get_ydata(), [r[name] for r in records])
+    assert jacobian.get_xlabel() == "update"
+    assert all(ax.get_ylabel() for ax in display.axes_)
+    np.testing.assert_array_equal(display.frame()["sharpness"], [r["sharpness"] for r in records])
+
+
+def test_updates_at_the_edge_are_shaded():
+    records = [record(0, 0.5), record(10, 1.9), record(20, 2.2), record(30, 1.0)]
+    display = SharpeningDisplay(records).plot()
+    spans = [
+        (patch.get_x(), patch.get_x() + patch.get_width()) for patch in display.axes_[0].patches
+    ]
+    assert spans == [(5.0, 15.0), (15.0, 25.0)]
+    labels = [text.get_text() for text in display.axes_[1].get_legend().get_texts()]
+    assert labels.count("at the edge (90% of the limit)") == 1
+
+
+def test_preconditioned_sharpness_has_its_own_curve():
+    records = [record(k, 1.0, trained_sharpness=5.0) for k in range(3)]
+    labels = SharpeningDisplay(records).plot().axes_[1].get_legend_handles_labels()[1]
+    assert "with decay and preconditioner" in labels
+    plain = [record(k, 1.0) for k in range(3)]
+    labels = SharpeningDisplay(plain).plot().axes_[1].get_legend_handles_labels()[1]
+    assert "with decay and preconditioner" not in labels
+
+
+def test_missing_measurements_leave_gaps():
+    records = [
+        record(0, 0.5),
+        record(1, float("nan"), trained_sharpness=float("nan")),
+        record(2, 1),
+    ]
+    display = SharpeningDisplay(records).plot()
+    assert np.isnan(display.axes_[1].lines[0].get_ydata()[1])
+
+
+def test_networks_without_a_monitor_are_told(network):
+    plain = NetworkClassifier(max_epochs=1, random_state=0).fit(X, LABELS)
+    with pytest.raises(ValueError, match="train with a SharpnessMonitor"):
+        SharpeningDisplay.from_estimator(plain)
+    with pytest.raises(ValueError, match="records is empty"):
+        SharpeningDisplay([])
+
+
+def test_axes_can_be_given(network):
+    _, axes = plt.subplots(1, 3)
+    assert SharpeningDisplay.from_history(network.history).plot(axes).axes_[0] is axes[0]
