@@ -214,6 +214,23 @@ def test_half_features_are_the_metric():
         GeneralisationBound(pipe, metric="euclidean").fit(X, Y)
 
 
+@pytest.mark.parametrize("n_metrics", [1, 2])
+def test_tuning_half_features_has_to_be_declared(n_metrics):
+    half = HalfFeatures(network(max_epochs=3), n_metrics=n_metrics)
+    search = GridSearchCV(
+        make_pipeline(half, network(module__hidden=(), max_epochs=3)),
+        {"halffeatures__estimator__lr": [0.05, 0.1], "networkclassifier__lr": [0.1, 0.2]},
+        scoring=make_bound_scorer(lipschitz="certified"),
+        cv=ResubstitutionSplit(),
+    ).fit(X, Y)
+    analysis = GeneralisationBound(search, lipschitz="certified").fit(X, Y)
+    status = analysis.assumptions_["fixed_metric"]
+    assert (status.status, analysis.certified_) == (
+        ("violated", False) if n_metrics == 1 else ("holds", True)
+    )
+    assert n_metrics == 2 or "n_metrics=2" in status.remedy
+
+
 def test_half_features_draw_rows_without_looking():
     step = HalfFeatures(StandardScaler(), fraction=0.25, random_state=3).fit(X)
     assert step.mask_.sum() == 40

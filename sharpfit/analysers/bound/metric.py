@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.pipeline import Pipeline
 
 from sharpfit.analysers.bound.assumptions import Assumption
 from sharpfit.analysers.half_features import HalfFeatures
@@ -90,7 +93,15 @@ def _half_space(problem: Problem, index: int) -> MetricSpace:
     before = _transform(problem.raw_inputs, problem.preprocessing[:index])
     mask = step.reference_mask(before)
     fitted_before = [s for s in problem.preprocessing[:index] if not isinstance(s, FrozenEstimator)]
-    if fitted_before:
+    n_tried = _metrics_tried(problem.estimator)
+    if n_tried > step.n_metrics:
+        status = Assumption(
+            "violated",
+            f"the search tried {n_tried} settings of HalfFeatures, which declares "
+            f"n_metrics={step.n_metrics}",
+            f"declare HalfFeatures(..., n_metrics={n_tried}), and the bound pays for the choice",
+        )
+    elif fitted_before:
         status = Assumption(
             "violated",
             f"{type(fitted_before[0]).__name__} in front of HalfFeatures was fitted on all rows",
@@ -104,6 +115,24 @@ def _half_space(problem: Problem, index: int) -> MetricSpace:
             "declare with n_metrics= among how many features you chose",
         )
     return _space(problem, index + 1, status, reference=mask, n_metrics=step.n_metrics)
+
+
+def _metrics_tried(estimator: Any) -> int:
+    """Count the different settings of a HalfFeatures step among the candidates of a search."""
+    if not isinstance(estimator, BaseSearchCV):
+        return 1
+    inner = estimator.estimator
+    while isinstance(inner, TransformedTargetRegressor):
+        inner = inner.regressor
+    steps = inner.steps if isinstance(inner, Pipeline) else []
+    names = {name for name, step in steps if isinstance(step, HalfFeatures)}
+    settings = {
+        repr(
+            sorted((key, value) for key, value in candidate.items() if names & set(key.split("__")))
+        )
+        for candidate in estimator.cv_results_["params"]
+    }
+    return len(settings)
 
 
 def _space(
