@@ -1,5 +1,6 @@
 """Curvature and Jacobians of a network while it trains."""
 
+from sharpfit.monitoring.diagnosis import Diagnosis, diagnose
 from sharpfit.monitoring.sharpness_monitor import SharpnessMonitor
 from sharpfit.monitoring.stability import (
     StabilityCondition,
@@ -11,10 +12,12 @@ from sharpfit.monitoring.stability import (
 from sharpfit.monitoring.tracker import EigenvalueTracker
 
 __all__ = [
+    "Diagnosis",
     "EigenvalueTracker",
     "SharpnessMonitor",
     "StabilityCondition",
     "adam_limit",
+    "diagnose",
     "heavy_ball_limit",
     "nesterov_limit",
     "stability_condition",

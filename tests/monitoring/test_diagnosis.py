@@ -1,0 +1,76 @@
+import math
+
+import numpy as np
+import pytest
+
+from sharpfit import NetworkClassifier, SharpnessMonitor
+from sharpfit.monitoring import diagnose
+
+
+def records(sharpness, loss, jacobian=None, limit=10.0, gauss_newton=None):
+    jacobian = sharpness if jacobian is None else jacobian
+    gauss_newton = sharpness if gauss_newton is None else gauss_newton
+    return [
+        {
+            "update": 5 * place,
+            "loss": loss[place],
+            "sharpness": sharpness[place],
+            "trained_sharpness": sharpness[place],
+            "stability_limit": limit,
+            "jacobian_max": jacobian[place],
+            "gauss_newton_part": gauss_newton[place],
+        }
+        for place in range(len(sharpness))
+    ]
+
+
+def test_edge_of_stability_is_read():
+    told = diagnose(records([2, 5, 9.5, 11, 8, 10], [3, 2, 1, 1.2, 0.9, 1.0]))
+    assert told.edge_update == 10
+    assert told.part_at_edge == pytest.approx(3 / 4)
+    assert told.loss_rises == 2
+    assert told.sharpness_ratio == 5
+    assert "at update 10 (9.5 of 10)" in str(told)
+    assert "75 % of the measurements since; the loss rose 2 times." in str(told)
+
+
+def test_training_below_the_limit():
+    told = diagnose(records([2, 3, 4], [3, 2, 1]))
+    assert told.edge_update is None
+    assert math.isnan(told.part_at_edge)
+    assert "at most 40% of it" in str(told)
+    assert "grew, from 2 to 4" in str(told)
+
+
+def test_vanishing_loss_curvature_is_pointed_out():
+    told = diagnose(records([4, 6, 1], [2, 1, 0.01], jacobian=[1, 3, 8], gauss_newton=[4, 6, 0.9]))
+    assert told.jacobian_ratio == 8
+    assert told.sharpness_ratio == 0.25
+    assert told.gauss_newton_share == pytest.approx(0.9)
+    assert "fell, from 4 to 1, with a peak of 6" in str(told)
+    assert "understates how steep" in str(told)
+    assert "90% of the sharpness" in str(told)
+    together = diagnose(records([1, 2, 9], [2, 1, 0.5], jacobian=[1, 2, 3]))
+    assert "understates" not in str(together)
+
+
+def test_missing_measurements_are_counted():
+    rows = records([2, np.nan, 4], [3, np.nan, 1])
+    assert "1 of 3 measurements are missing" in str(diagnose(rows))
+    with pytest.raises(ValueError, match="there are 1 measurements"):
+        diagnose(rows[:2])
+
+
+def test_unknown_limits_are_said():
+    assert "No stability limit" in str(diagnose(records([1, 2], [2, 1], limit=math.nan)))
+
+
+def test_networks_and_monitors_are_read():
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    monitor = SharpnessMonitor(every=2)
+    network = NetworkClassifier(
+        max_epochs=4, batch_size=-1, random_state=0, callbacks=[("monitor", monitor)]
+    ).fit(X, (X[:, 0] > 0).astype(int))
+    told = [diagnose(source) for source in (network, monitor, monitor.records_)]
+    assert str(told[0]) == str(told[1]) == str(told[2])
+    assert told[0].jacobian_ratio == told[1].jacobian_ratio
