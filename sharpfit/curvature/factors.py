@@ -43,11 +43,20 @@ class LayerFactors:
 
     def squared_norms(self) -> Iterator[tuple[int, Tensor]]:
         """Yield a parameter's index and the squared gradient norms, of shape (C, n)."""
+        if self.features.shape[2] == 1:
+            energy = self.features.square().sum(dim=(1, 2))
+            norms = torch.stack([_squared_norms(column) for column in self.cotangents])
+            if self.weight_index is not None:
+                yield self.weight_index, energy * norms
+            if self.bias_index is not None:
+                yield self.bias_index, norms
+            return
         if self.weight_index is not None:
-            yield self.weight_index, torch.stack(list(self._weight_norms()))
+            gradients = self._weight_gradients()
+            yield self.weight_index, torch.stack([_squared_norms(part) for part in gradients])
         if self.bias_index is not None:
-            sums = [column.sum(dim=2).square().sum(dim=1) for column in self.cotangents]
-            yield self.bias_index, torch.stack(sums)
+            sums = (column.sum(dim=2) for column in self.cotangents)
+            yield self.bias_index, torch.stack([_squared_norms(part) for part in sums])
 
     def gram(self) -> Tensor:
         """Return the products of the gradients of all (sample, column) pairs.
@@ -73,16 +82,15 @@ class LayerFactors:
         gradients = torch.stack(list(self._weight_gradients()), dim=1).flatten(0, 1).flatten(1)
         return gram.addmm_(gradients, gradients.T)
 
-    def _weight_norms(self) -> Iterator[Tensor]:
-        if self.features.shape[2] > 1:
-            yield from (gradient.square().sum(dim=(1, 2)) for gradient in self._weight_gradients())
-            return
-        energy = self.features.square().sum(dim=(1, 2))
-        yield from (energy * column.square().sum(dim=(1, 2)) for column in self.cotangents)
-
     def _weight_gradients(self) -> Iterator[Tensor]:
         features = self.features.transpose(1, 2)
         yield from (torch.bmm(column, features) for column in self.cotangents)
+
+
+def _squared_norms(tensor: Tensor) -> Tensor:
+    """Return the squared norm of every row without forming the squares."""
+    rows = tensor.flatten(1)
+    return torch.linalg.vector_norm(rows, dim=1).square()
 
 
 def layer_factors(network: Network, loss: SampleLoss, chunk: Chunk) -> list[LayerFactors] | None:

@@ -1,0 +1,97 @@
+"""The same jobs with the curvature packages this one is measured against."""
+
+import numpy as np
+import torch
+from torch import nn
+
+TOP = 10
+
+
+class Curvlinops:
+    """curvlinops-for-pytorch, eigenvalues by SciPy's eigsh."""
+
+    name = "curvlinops"
+
+    def __init__(self, module, batches):
+        from curvlinops import HessianLinearOperator
+
+        parameters = list(module.parameters())
+        self.operator = HessianLinearOperator(
+            module, nn.CrossEntropyLoss(), parameters, batches, check_deterministic=False
+        )
+
+    def product(self, vector):
+        return self.operator @ vector
+
+    def top(self, steps):
+        """Largest eigenvalues; `steps` is eigsh's tolerance, None its default."""
+        from scipy.sparse.linalg import eigsh
+
+        tolerance = 0.0 if steps is None else steps
+        operator = self.operator.to_scipy()
+        start = np.random.default_rng(0).standard_normal(operator.shape[0]).astype(np.float32)
+        values = eigsh(operator, TOP, which="LA", tol=tolerance, v0=start, ncv=2 * TOP + 1)[0]
+        return np.sort(values)[::-1]
+
+    settings = (1e-2, 3e-3, 1e-3, 1e-4)
+
+
+class Eigenthings:
+    """hessian-eigenthings with its Lanczos."""
+
+    name = "hessian-eigenthings"
+
+    def __init__(self, module, batches):
+        from hessian_eigenthings import HessianOperator, supervised_loss
+
+        loss = supervised_loss(nn.functional.cross_entropy)
+        self.operator = HessianOperator(module, batches, loss)
+
+    def product(self, vector):
+        return self.operator.matvec(vector)
+
+    def top(self, steps):
+        """Largest eigenvalues; `steps` is the number of Lanczos steps, None its default."""
+        from hessian_eigenthings import lanczos
+
+        result = lanczos(self.operator, k=TOP, max_iter=steps, which="LA", seed=0)
+        return np.sort(np.asarray(result.eigenvalues))[::-1]
+
+    settings = (16, 20, 24, 28, 32, 36, 40, 50, 60)
+
+
+class PyHessian:
+    """pyhessian on a loader; on one batch it keeps the graph of the gradient."""
+
+    name = "pyhessian"
+
+    def __init__(self, module, batches):
+        from pyhessian import hessian
+
+        data = {"data": batches[0]} if len(batches) == 1 else {"dataloader": batches}
+        self.operator = hessian(module, nn.CrossEntropyLoss(), cuda=False, **data)
+        self.shapes = [parameter.shape for parameter in module.parameters()]
+        self.single = len(batches) == 1
+
+    def product(self, vector):
+        from pyhessian.utils import hessian_vector_product
+
+        sizes = [shape.numel() for shape in self.shapes]
+        parts = [p.view(s) for p, s in zip(vector.split(sizes), self.shapes, strict=True)]
+        if self.single:
+            found = hessian_vector_product(self.operator.gradsH, self.operator.params, parts)
+        else:
+            found = self.operator.dataloader_hv_product(parts)[1]
+        return torch.cat([part.reshape(-1) for part in found])
+
+
+def backpack_trace(module, inputs, targets):
+    """Return the trace of the Hessian from BackPACK's exact diagonal."""
+    from backpack import backpack, extend
+    from backpack.extensions import DiagHessian
+
+    extended = extend(module)
+    loss = extend(nn.CrossEntropyLoss())(extended(inputs), targets)
+    with backpack(DiagHessian()):
+        loss.backward()
+    return float(sum(parameter.diag_h.sum() for parameter in module.parameters()))
