@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from sharpfit.jacobian.input_convolution import fold_input_convolutions
+from sharpfit.jacobian.faster_layers import replace_slow_layers
 
 # Larger buffers than these cost page faults on a processor; a GPU wants larger chunks.
 _CHUNK_BYTES = {"cpu": 3 * 2**24, "cuda": 2**31}
@@ -57,7 +57,7 @@ class FrozenModule:
             )
         _check_inputs(module, inputs)
         self.module = _frozen_copy(module)
-        fold_input_convolutions(self.module)
+        replace_slow_layers(self.module)
         probe = inputs[:2].detach()
         with torch.no_grad():
             outputs = self.module(probe)

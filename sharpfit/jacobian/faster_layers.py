@@ -1,4 +1,4 @@
-"""A faster derivative for convolutions of images with one to three channels."""
+"""Layers with the same values as PyTorch's and faster derivatives in their inputs."""
 
 from typing import Any, TypeGuard
 
@@ -65,18 +65,56 @@ class FoldedConv2d(nn.Module):
         return _FoldedConvolution.apply(inputs, self.layer)
 
 
-def fold_input_convolutions(module: nn.Module) -> None:
-    """Replace the convolutions of few channels in a module that is not the user's.
+class FrozenBatchNorm2d(nn.Module):
+    """Stands for a batch norm in evaluation mode, which is an affine map of each channel.
+
+    Parameters
+    ----------
+    layer : torch.nn.BatchNorm2d
+        With running statistics.
+    """
+
+    def __init__(self, layer: nn.BatchNorm2d):
+        super().__init__()
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        scale = (layer.running_var + layer.eps).rsqrt()
+        shift = -layer.running_mean * scale
+        if layer.affine:
+            scale, shift = scale * layer.weight, shift * layer.weight + layer.bias
+        self.scale = nn.Buffer(scale[:, None, None].detach())
+        self.shift = nn.Buffer(shift[:, None, None].detach())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalise images.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, channels, height, width)
+
+        Returns
+        -------
+        Tensor of the same shape
+        """
+        return torch.addcmul(self.shift, inputs, self.scale)
+
+
+def replace_slow_layers(module: nn.Module) -> None:
+    """Replace convolutions of few channels and batch norms of images.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Changed in place; its parameters must be constants.
+        In evaluation mode and not the user's: changed in place; its parameters must be constants.
     """
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
+            if child._forward_hooks or child._forward_pre_hooks:
+                continue
             if _is_foldable(child):
                 setattr(parent, name, FoldedConv2d(child))
+            elif type(child) is nn.BatchNorm2d and child.running_var is not None:
+                setattr(parent, name, FrozenBatchNorm2d(child))
 
 
 def _is_foldable(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
@@ -86,5 +124,4 @@ def _is_foldable(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
         and layer.groups == 1
         and layer.padding_mode == "zeros"
         and not isinstance(layer.padding, str)
-        and not (layer._forward_hooks or layer._forward_pre_hooks)
     )

@@ -1,4 +1,4 @@
-"""The folded convolution against PyTorch's own derivatives."""
+"""Replaced layers against PyTorch's own values and derivatives."""
 
 import itertools
 
@@ -7,7 +7,11 @@ import torch
 from torch import nn
 
 from sharpfit.jacobian import jacobian_norms
-from sharpfit.jacobian.input_convolution import FoldedConv2d, fold_input_convolutions
+from sharpfit.jacobian.faster_layers import (
+    FoldedConv2d,
+    FrozenBatchNorm2d,
+    replace_slow_layers,
+)
 
 SETTINGS = [
     {"kernel_size": kernel, "stride": stride, "padding": padding, "dilation": dilation}
@@ -48,8 +52,25 @@ def test_only_fitting_convolutions_are_replaced():
     hooked = nn.Conv2d(1, 2, 3)
     hooked.register_forward_hook(lambda layer, args, output: 2 * output)
     net = nn.Sequential(*layers, hooked)
-    fold_input_convolutions(net)
+    replace_slow_layers(net)
     assert [type(layer) is FoldedConv2d for layer in net] == [True] + 5 * [False]
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_in_evaluation_mode(affine):
+    torch.manual_seed(0)
+    layer = nn.BatchNorm2d(3, affine=affine).double()
+    layer(1 + 2 * torch.randn(20, 3, 4, 4, dtype=torch.float64))
+    if affine:
+        layer.weight.data.normal_()
+        layer.bias.data.normal_()
+    net = nn.Sequential(layer, nn.BatchNorm2d(3, track_running_stats=False)).eval()
+    inputs = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    truth = layer(inputs)
+    replace_slow_layers(net)
+    assert type(net[0]) is FrozenBatchNorm2d
+    assert type(net[1]) is nn.BatchNorm2d
+    torch.testing.assert_close(net[0](inputs), truth)
 
 
 @pytest.mark.parametrize("method", ["exact", "krylov"])
