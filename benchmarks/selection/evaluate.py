@@ -18,6 +18,7 @@ from training import CACHE, N_FOLDS, SEEDS, member, tensors, trained
 
 FOLDS, HOLD_OUT, OURS = "5-fold error", "20 % hold-out error", "selection_scorer"
 N_BOOTSTRAP = 4000
+SMALLEST_GRID = 10
 
 
 def score(suite: Suite) -> pd.DataFrame:
@@ -147,6 +148,9 @@ def main() -> None:
     judged, costs = [], {}
     for name, suite in SUITES.items():
         if (suite.held_back and not arguments.held_back) or not (CACHE / name).exists():
+            continue
+        if len(list((CACHE / name).glob("*.pt"))) < SMALLEST_GRID:
+            print(f"{name}: fewer than {SMALLEST_GRID} networks are trained, left out")
             continue
         scores = score(suite)
         judged.append(judge(scores).assign(suite=name, held_back=suite.held_back))
