@@ -40,6 +40,17 @@ def test_equals_refits_without_each_row(k):
         assert error == pytest.approx(np.square(left_out - targets).sum(axis=1).mean(), rel=1e-5)
 
 
+def test_what_the_smoother_does_not_reproduce_is_added():
+    rng = np.random.default_rng(0)
+    rows, targets = rng.normal(size=(40, 3)), rng.normal(size=(40, 2))
+    smoothers = fit_smoothers(rows, targets)
+    rest = 1e-3 * rng.normal(size=(40, 2))
+    added = np.square(rest).sum(axis=1).mean()
+    for fit, error in zip(smoothers.fits[8:14], smoothers.leave_one_out_errors[8:14], strict=True):
+        assert mimicked_error(fit, smoothers) == error
+        assert mimicked_error(fit + rest, smoothers) - error == pytest.approx(added, rel=1e-6)
+
+
 def test_ranks_smoothers_by_their_error_on_fresh_rows():
     """Where a network is a kernel ridge regression, also of another kernel, the order is right."""
     rng = np.random.default_rng(0)
