@@ -334,8 +334,7 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         sharpfit.jacobian.Coverage
         """
         check_is_fitted(self, "estimator_")
-        rows = X.to_numpy() if hasattr(X, "to_numpy") else X
-        return coverage(rows, confidence=confidence, random_state=as_seed(self.random_state))
+        return coverage(X, confidence=confidence, random_state=as_seed(self.random_state))
 
     def intrinsic_dimension(self, X: Any, **settings: Any) -> IntrinsicDimension:
         """Estimate the intrinsic dimension of rows, in `space`.

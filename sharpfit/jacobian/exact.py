@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sharpfit.jacobian.dense_chain import DenseChain
-from sharpfit.jacobian.linearisation import FrozenModule, Linearisation
+from sharpfit.jacobian.linearisation import FrozenModule, Linearisation, check_finite
 
 # Every layer of a chain reads and writes all of its buffers: they belong in a nearer cache.
 _NEAR = 8
@@ -96,6 +96,7 @@ def matrix_norms(jacobians: Tensor) -> tuple[Tensor, Tensor]:
     if matrices.shape[1] > matrices.shape[2]:
         matrices = matrices.mT
     gram = matrices @ matrices.mT
+    check_finite(gram)
     frobenius = gram.diagonal(dim1=1, dim2=2).sum(dim=1).sqrt()
     if gram.shape[1] == 1:
         return frobenius, frobenius

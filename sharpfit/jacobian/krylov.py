@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sharpfit.jacobian.linearisation import check_finite
+
 _CHECK_EVERY = 4
 
 
@@ -80,6 +82,7 @@ def largest_singular_values(
             basis = torch.cat([basis, torch.zeros_like(basis)], dim=1)
         basis[:, step] = vector
         image = gram_product(vector)
+        check_finite(image)
         known = basis[:, : step + 1]
         for sweep in range(2):  # the second pass restores orthogonality lost to rounding
             overlap = torch.bmm(known, image.unsqueeze(2))

@@ -246,6 +246,25 @@ class Linearisation:
         return pushed
 
 
+def check_finite(products: Tensor) -> None:
+    """Refuse products with Jacobians that are not numbers.
+
+    Parameters
+    ----------
+    products : Tensor
+
+    Raises
+    ------
+    ValueError
+        If their sum is not finite.
+    """
+    if not bool(torch.isfinite(products.sum())):
+        raise ValueError(
+            "the module's Jacobian contains NaN or infinity; its weights have probably diverged, "
+            "train it with a smaller learning rate"
+        )
+
+
 def _frozen_copy(module: nn.Module) -> nn.Module:
     """Copy a module, its buffers too, around the weights of the original, held constant."""
     shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}

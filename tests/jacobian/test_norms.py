@@ -305,6 +305,15 @@ def test_margins_do_not_go_with_the_loss():
         jacobian_norms(net, inputs, output="loss", loss=loss, targets=targets, margins=True)
 
 
+@pytest.mark.parametrize("method", ["exact", "krylov"])
+@pytest.mark.parametrize("name", ["tanh", "one logit", "convolutional"])
+def test_diverged_networks_are_refused(name, method):
+    net, inputs = _case(name)
+    next(net.parameters()).data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="diverged"):
+        jacobian_norms(net, inputs, method=method)
+
+
 def test_outputs_that_are_no_matrix_are_refused():
     inputs = torch.randn(4, 1, 6, 6)
     with pytest.raises(ValueError, match=r"shape \(n, C\)"):
