@@ -96,7 +96,7 @@ def compare_models(
     ...     networks, X[::2], y[::2], X[1::2], y[1::2], measures=["sharpness"],
     ...     hyperparameters={"hidden": widths},
     ... )
-    Comparison: 3 runs compared as they were trained, all after 200 updates; gap = test minus ...
+    Comparison: 3 runs compared as they were trained, all after ... updates; gap = test minus ...
     """
     names = _measure_names(measures)
     common = _common(equal, at)
