@@ -108,8 +108,8 @@ def attribution(
 
     With ``u = J v`` the Gauss-Newton part is :math:`\sum_i a_i\, u_i^\top A_i u_i`, a sum of
     non-negative shares of the samples and, through a root of :math:`A_i`, of the outputs.
-    The residual part of sample `i` is :math:`a_i\, \nabla l \cdot \ddot z_i`, with
-    :math:`\ddot z_i` the second derivative of its outputs along `v`.
+    The share of sample `i` in the Hessian is :math:`a_i\, v^\top H_i v`, with the Hessian of
+    its own loss.
 
     Parameters
     ----------
@@ -198,64 +198,66 @@ def _one_vector(operator: NetworkOperator, vector: Tensor) -> dict[str, np.ndarr
     residuals = operator.selection.split(product - sum(shares) * vector.double())
     errors = [float(v.norm() * r.norm()) for v, r in zip(vector_parts, residuals, strict=True)]
     direction = operator.selection.split(vector)
-    first_order, outputs, second_order = [], torch.zeros(()), []
+    hessian = isinstance(operator, HessianOperator)
+    outputs = torch.zeros((), dtype=torch.float64)
+    first_order, whole = [], []
     for chunk in operator.chunks():
-        values, slopes, bends = output_derivatives(operator.network, chunk, direction)
+        values, slopes = _output_slopes(operator.network, chunk, direction)
         root = operator.loss.curvature_root(values, chunk.targets)
-        weights = chunk.weights.double()
-        squares = torch.einsum("nij,ni->nj", root, slopes).double().square() * weights
+        squares = torch.einsum("nij,ni->nj", root, slopes).double().square()
+        squares = squares * chunk.weights.double()
         outputs = outputs + squares.sum(dim=0).cpu()
-        first_order.append(squares.sum(dim=1))
-        gradient = operator.loss.gradient(values, chunk.targets)
-        second_order.append((gradient * bends).double().sum(dim=1) * weights.squeeze(1))
-    samples = torch.cat(first_order).cpu()
-    whole = samples
-    if isinstance(operator, HessianOperator):
-        whole = samples + torch.cat(second_order).cpu()
+        first_order.append(squares.sum(dim=1).cpu())
+        if hessian:
+            curvatures = _row_curvatures(operator, chunk, direction).double()
+            whole.append((curvatures * chunk.weights.squeeze(1).double()).cpu())
+    samples = torch.cat(first_order)
     return {
         "tensors": np.array(shares),
         "tensor_errors": np.array(errors),
-        "samples": whole.numpy(),
+        "samples": torch.cat(whole).numpy() if hessian else samples.numpy(),
         "samples_gauss_newton": samples.numpy(),
         "outputs": outputs.numpy(),
     }
 
 
-def output_derivatives(
-    network: Network, chunk: Chunk, direction: Parts
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return outputs and their first two derivatives along a direction.
-
-    Parameters
-    ----------
-    network : Network
-    chunk : Chunk
-    direction : tuple of Tensor
-
-    Returns
-    -------
-    tuple of three Tensor of shape (n, C)
-    """
+def _output_slopes(network: Network, chunk: Chunk, direction: Parts) -> tuple[Tensor, Tensor]:
+    """Return outputs and their derivatives along a direction, both of shape (n, C)."""
     with torch.enable_grad(), differentiable_kernels():
         outputs = network.module(chunk.inputs)
-        slopes = _derivative(outputs, network.parameters, direction)
-        bends = _derivative(slopes, network.parameters, direction)
-    return outputs.detach(), slopes.detach(), bends.detach()
+        if not outputs.requires_grad:
+            return outputs, torch.zeros_like(outputs)
+        # Backwards through u -> J^T u, which is linear in u.
+        u = torch.zeros_like(outputs, requires_grad=True)
+        pulled = torch.autograd.grad(
+            outputs, network.parameters, u, create_graph=True, materialize_grads=True
+        )
+        slopes = _gradient(_inner(pulled, direction), (u,))[0]
+    return outputs.detach(), slopes.detach()
 
 
-def _derivative(outputs: Tensor, parameters: Parts, direction: Parts) -> Tensor:
-    """Differentiate along a direction, backwards through a product that is linear in `u`."""
-    if not outputs.requires_grad:
-        return torch.zeros_like(outputs)
-    u = torch.zeros_like(outputs, requires_grad=True)
-    pulled = torch.autograd.grad(outputs, parameters, u, create_graph=True, materialize_grads=True)
-    moved = [(part, v) for part, v in zip(pulled, direction, strict=True) if part.requires_grad]
-    if not moved:
-        return torch.zeros_like(outputs)
-    return torch.autograd.grad(
-        [part for part, _ in moved],
-        u,
-        [v for _, v in moved],
-        create_graph=True,
-        materialize_grads=True,
-    )[0]
+def _row_curvatures(operator: NetworkOperator, chunk: Chunk, direction: Parts) -> Tensor:
+    """Return ``v^T H_i v`` of every row's loss, of shape (n,).
+
+    The curvature ``v^T H v`` is linear in the row weights, so these are its derivatives in
+    them. Unlike a third derivative in the parameters this needs nothing that PyTorch does
+    not get right: third derivatives of its layer normalisation are wrong.
+    """
+    parameters = operator.network.parameters
+    with torch.enable_grad(), differentiable_kernels():
+        weights = torch.ones_like(chunk.weights[:, 0], requires_grad=True)
+        values = operator.loss.values(operator.network.module(chunk.inputs), chunk.targets)
+        gradient = _gradient((weights * values).sum(), parameters)
+        product = _gradient(_inner(gradient, direction), parameters)
+        curvatures = _gradient(_inner(product, direction), (weights,))[0]
+    return curvatures.detach()
+
+
+def _inner(parts: Parts, direction: Parts) -> Tensor:
+    return torch.stack([(part * v).sum() for part, v in zip(parts, direction, strict=True)]).sum()
+
+
+def _gradient(value: Tensor, of: Parts) -> Parts:
+    if not value.requires_grad:
+        return tuple(torch.zeros_like(tensor) for tensor in of)
+    return torch.autograd.grad(value, of, create_graph=True, materialize_grads=True)
