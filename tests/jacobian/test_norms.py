@@ -55,6 +55,10 @@ def _nets():
             nn.Sequential(nn.Linear(5, 8), nn.ReLU(inplace=True), nn.Linear(8, 3)),
             flat,
         ),
+        "in-place elu": (
+            nn.Sequential(nn.Linear(5, 8), nn.ELU(inplace=True), nn.Linear(8, 3)),
+            flat,
+        ),
         "two activations": (
             nn.Sequential(nn.Linear(5, 8), nn.PReLU(), nn.SiLU(), nn.Linear(8, 3), nn.Sigmoid()),
             flat,
