@@ -10,6 +10,7 @@ hessian-eigenthings, pyhessian and backpack-for-pytorch.
 import argparse
 import copy
 import time
+from functools import partial
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ def cnn():
     )
 
 
-class Block(nn.Module):
+class Block(nn.Module):  # noqa: D101
     def __init__(self, width, following, stride):
         super().__init__()
         self.body = nn.Sequential(
@@ -54,7 +55,7 @@ class Block(nn.Module):
                 nn.Conv2d(width, following, 1, stride, bias=False), nn.BatchNorm2d(following)
             )
 
-    def forward(self, inputs):
+    def forward(self, inputs):  # noqa: D102
         return torch.relu(self.body(inputs) + self.skip(inputs))
 
 
@@ -126,7 +127,7 @@ def product(repetitions):
             peers = [kind(copy.deepcopy(module), batches) for kind in (Curvlinops, Eigenthings,
                                                                        PyHessian)]  # fmt: skip
             vector = torch.randn(sum(p.numel() for p in module.parameters()))
-            calls = {peer.name: lambda peer=peer: peer.product(vector) for peer in peers}
+            calls = {peer.name: partial(peer.product, vector) for peer in peers}
             for route in ("closed_form", "traced", "graph"):
                 operator = HessianOperator(
                     module, nn.CrossEntropyLoss(), inputs, targets, batch_size=size, route=route
@@ -135,7 +136,7 @@ def product(repetitions):
                 for peer in peers:
                     found = peer.product(vector)
                     assert torch.allclose(ours, found, rtol=1e-2, atol=1e-3 * ours.abs().max())
-                ratios, own = paired(lambda op=operator: op.matvec(vector), calls, repetitions)
+                ratios, own = paired(partial(operator.matvec, vector), calls, repetitions)
                 report(f"product {name}, chunks {size}, {route}", ratios, own)
 
 
@@ -158,19 +159,16 @@ def top(repetitions):
             peer = kind(copy.deepcopy(module), batches)
             best = next((s for s in kind.settings if right(peer.top(s))), "none right")
             if best != "none right":
-                calls[f"{peer.name} (setting {best})"] = lambda peer=peer, s=best: peer.top(s)
+                calls[f"{peer.name} (setting {best})"] = partial(peer.top, best)
             if right(peer.top(None)):
-                calls[f"{peer.name} (defaults)"] = lambda peer=peer: peer.top(None)
+                calls[f"{peer.name} (defaults)"] = partial(peer.top, None)
             else:
                 print(f"top {name}: {peer.name} is wrong at its defaults")
         for route in ("auto", "traced", "graph"):
-
-            def ours(route=route):
-                return hessian_spectrum(
-                    *(module, nn.CrossEntropyLoss(), inputs, targets),
-                    n_eigenvalues=TOP, tol=1e-3, batch_size=size, route=route, random_state=0,
-                )  # fmt: skip
-
+            settings = {"n_eigenvalues": TOP, "batch_size": size, "route": route, "random_state": 0}
+            ours = partial(
+                hessian_spectrum, module, nn.CrossEntropyLoss(), inputs, targets, **settings
+            )
             result = ours()
             assert right(result.eigenvalues), result.eigenvalues / exact - 1
             ratios, own = paired(ours, calls, repetitions)
@@ -182,11 +180,11 @@ def resnet(repetitions):
     vector = torch.randn(sum(p.numel() for p in module.parameters()))
     batches = batched(inputs, targets, 32)
     peers = [kind(copy.deepcopy(module), batches) for kind in (Curvlinops, Eigenthings)]
-    calls = {peer.name: lambda peer=peer: peer.product(vector) for peer in peers}
+    calls = {peer.name: partial(peer.product, vector) for peer in peers}
     operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets, batch_size=32)
     ours = operator.matvec(vector)
     assert torch.allclose(ours, peers[0].product(vector), rtol=1e-2, atol=1e-3 * ours.abs().max())
-    ratios, own = paired(lambda: operator.matvec(vector), calls, repetitions)
+    ratios, own = paired(partial(operator.matvec, vector), calls, repetitions)
     report("product ResNet-18 (11M)", ratios, own)
     state = sum(line.state_bytes() for line in operator.linearisations())
     print(f"  kept state {state / 2**20:.0f} MiB, set-up {2:d} chunks")
@@ -200,8 +198,8 @@ def trace(repetitions):
         expected = backpack_trace(other, inputs, targets)
         assert abs(exact_trace(operator).sum() / expected - 1) < 1e-3
         ratios, own = paired(
-            lambda op=operator: exact_trace(op),
-            {"backpack": lambda m=other, x=inputs, y=targets: backpack_trace(m, x, y)},
+            partial(exact_trace, operator),
+            {"backpack": partial(backpack_trace, other, inputs, targets)},
             repetitions,
         )
         report(f"exact trace {name}", ratios, own)
@@ -230,7 +228,7 @@ def growth(repetitions):
 def _product_time(operator, repetitions):
     vector = torch.randn(operator.size)
     operator.matvec(vector)
-    return np.median([seconds(lambda: operator.matvec(vector)) for _ in range(repetitions)])
+    return np.median([seconds(partial(operator.matvec, vector)) for _ in range(repetitions)])
 
 
 def _slope(sizes, times):

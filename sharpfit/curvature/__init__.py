@@ -1,6 +1,7 @@
 """Curvature of a network's loss in its parameters: matrices as operators, and what they say."""
 
 from sharpfit.curvature.attribution import Attribution, attribution
+from sharpfit.curvature.batch_objective import BatchObjective, ObjectiveHessianOperator
 from sharpfit.curvature.conjugate import ConjugateOperator
 from sharpfit.curvature.fisher import EmpiricalFisherOperator
 from sharpfit.curvature.gauss_newton import GaussNewtonOperator
@@ -13,12 +14,14 @@ from sharpfit.curvature.trace import exact_trace
 
 __all__ = [
     "Attribution",
+    "BatchObjective",
     "ConjugateOperator",
     "EmpiricalFisherOperator",
     "GaussNewtonOperator",
     "HessianOperator",
     "HessianSpectrumResult",
     "LayerTerms",
+    "ObjectiveHessianOperator",
     "ParameterSelection",
     "ResidualOperator",
     "attribution",

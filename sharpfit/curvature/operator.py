@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sharpfit.curvature.batch_objective import BatchObjective
 from sharpfit.curvature.chunking import choose_batch_size
 from sharpfit.curvature.data import Source, prepare_rows
 from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts
@@ -95,7 +96,7 @@ class NetworkOperator(SymmetricOperator):
     def __init__(
         self,
         module: nn.Module,
-        criterion: nn.Module | SampleLoss,
+        criterion: nn.Module | SampleLoss | BatchObjective,
         inputs: Source,
         targets: Tensor | None = None,
         *,
@@ -109,6 +110,11 @@ class NetworkOperator(SymmetricOperator):
         route: RouteChoice = "auto",
         process_group: GroupChoice = "auto",
     ) -> None:
+        if isinstance(criterion, BatchObjective):
+            raise ValueError(
+                f"{type(self).__name__} needs a loss that is a sum over rows, and criterion is a "
+                "BatchObjective; it has a Hessian alone, see ObjectiveHessianOperator"
+            )
         self.loss = as_sample_loss(criterion)
         self.network = snapshot(module, parameters, dtype)
         self.process_group = resolve_group(process_group)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
+from sharpfit.curvature.batch_objective import BatchObjective, ObjectiveHessianOperator
 from sharpfit.curvature.data import Source
 from sharpfit.curvature.frame import as_frame
 from sharpfit.curvature.gauss_newton import GaussNewtonOperator
@@ -53,7 +54,8 @@ class HessianSpectrumResult:
         Orthonormal eigenvectors over the selected parameters.
     gauss_newton_share : float
         Part ``v^T G v / v^T A v`` of the first eigenvalue, without weight decay, that comes
-        from the Gauss-Newton matrix; above one where the residual is negative along `v`.
+        from the Gauss-Newton matrix; above one where the residual is negative along `v`, NaN
+        for an objective that has none.
     trace : TraceEstimate or None
         Trace of the matrix, weight decay included, with its standard error.
     density : SpectralDensity or None
@@ -107,7 +109,7 @@ class HessianSpectrumResult:
 
 def hessian_spectrum(
     module: nn.Module,
-    criterion: nn.Module | SampleLoss,
+    criterion: nn.Module | SampleLoss | BatchObjective,
     inputs: Source,
     targets: Tensor | None = None,
     *,
@@ -129,8 +131,10 @@ def hessian_spectrum(
     ----------
     module : torch.nn.Module
         Returns logits or predictions of shape (n, C); analysed in eval mode, on a copy.
-    criterion : torch.nn.Module or SampleLoss
-        Loss of the outputs, with ``reduction="mean"`` or ``"sum"``.
+    criterion : torch.nn.Module, SampleLoss or BatchObjective
+        Loss of the outputs, with ``reduction="mean"`` or ``"sum"``; or an objective that is no
+        sum over rows, which has a Hessian only and takes the settings of
+        `ObjectiveHessianOperator`.
     inputs : Tensor of shape (n, ...), Dataset or DataLoader
         The rows.
     targets : Tensor of shape (n, ...), optional
@@ -185,7 +189,11 @@ def hessian_spectrum(
         raise ValueError(f"matrix must be one of {tuple(MATRICES)}, got {matrix!r}")
     if n_eigenvalues < 1:
         raise ValueError(f"n_eigenvalues must be at least 1, got {n_eigenvalues}")
-    operator = MATRICES[matrix](module, criterion, inputs, targets, **settings)
+    operator: NetworkOperator | ObjectiveHessianOperator
+    if isinstance(criterion, BatchObjective) and matrix == "hessian":
+        operator = ObjectiveHessianOperator(module, criterion, inputs, targets, **settings)
+    else:
+        operator = MATRICES[matrix](module, criterion, inputs, targets, **settings)
     random_state = shared_seed(operator.process_group, random_state)
     pairs = top_eigenpairs(
         operator,
@@ -197,7 +205,11 @@ def hessian_spectrum(
         random_state=random_state,
         verbose=verbose,
     )
-    share = 1.0 if matrix == "gauss_newton" else gauss_newton_share(operator, pairs.vectors[:, 0])
+    share = 1.0
+    if isinstance(operator, ObjectiveHessianOperator):
+        share = float("nan")
+    elif matrix == "hessian":
+        share = gauss_newton_share(operator, pairs.vectors[:, 0])
     return HessianSpectrumResult(
         matrix=matrix,
         which=which,
@@ -220,7 +232,7 @@ def hessian_spectrum(
 
 
 def matrix_trace(
-    operator: NetworkOperator, random_state: int | None, verbose: int
+    operator: NetworkOperator | ObjectiveHessianOperator, random_state: int | None, verbose: int
 ) -> TraceEstimate:
     """Return the exact trace where it is cheap, otherwise an estimate to 2 %.
 
@@ -234,7 +246,7 @@ def matrix_trace(
     -------
     TraceEstimate
     """
-    traces = exact_trace(operator)
+    traces = exact_trace(operator) if isinstance(operator, NetworkOperator) else None
     if traces is None:
         return trace_estimate(operator, random_state=random_state, verbose=verbose)
     value = float(traces.sum()) + operator.weight_decay * operator.size
