@@ -83,6 +83,29 @@ def test_transport_form_by_hand(blobs):
     assert bound.value == pytest.approx(bound.capacity * risk + cost + deviation)
 
 
+def test_two_sided_costs_weigh_the_halves_by_their_sizes():
+    rng = np.random.default_rng(8)
+    features, labels = rng.normal(size=(5, 1)), np.zeros(5)
+    capacities = [1.0, 1.5, 2.0, np.inf]
+    geometry = fit_geometry(features, labels, scales=[0.7], capacities=capacities)
+    half = geometry.reference
+    assert half.sum() == 2
+
+    def cost(sources, targets, capacity):
+        return transport_cost(
+            features[sources],
+            labels[sources],
+            features[targets],
+            labels[targets],
+            scale=0.7,
+            capacity=capacity,
+        )
+
+    expected = [0.4 * cost(~half, half, c) + 0.6 * cost(half, ~half, c) for c in capacities]
+    assert cost(~half, half, np.inf) != pytest.approx(cost(half, ~half, np.inf), rel=0.05)
+    np.testing.assert_allclose(geometry.transport_costs[0], expected, atol=1e-9)
+
+
 def one_sided_terms(blobs, geometry, scale, capacity):
     features, labels, margins, constant = blobs
     half = geometry.reference
