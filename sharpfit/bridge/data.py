@@ -134,8 +134,8 @@ def encode_labels(y: Any, classes: NDArray[Any]) -> NDArray[np.int64]:
     known = np.isin(y, classes)
     if not known.all():
         raise ValueError(
-            f"y contains the label {y[~known].tolist()[0]!r}, which is not among the classes the network "
-            f"was trained on, {classes.tolist()}; pass rows of these classes only"
+            f"y contains the label {y[~known].tolist()[0]!r}, which is not among the classes the "
+            f"network was trained on, {classes.tolist()}; pass rows of these classes only"
         )
     return np.searchsorted(classes, y).astype(np.int64)
 
