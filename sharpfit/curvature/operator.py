@@ -240,9 +240,8 @@ class NetworkOperator(SymmetricOperator):
         """
         parts = self.selection.split(direction)
         form = torch.zeros((), dtype=torch.float64, device=self.device)
-        for chunk in self.chunks():
-            # Not the kept ones: their graphs would grow by what this one form needs.
-            linearisation = self._linearise(chunk)
+        for linearisation in self._first_order():
+            chunk = linearisation.chunk
             tangents = linearisation.jacobian_product(parts)
             curved = linearisation.loss.curvature_product(
                 linearisation.outputs, chunk.targets, tangents
@@ -283,6 +282,12 @@ class NetworkOperator(SymmetricOperator):
                 self._capacity = max(self.memory_budget // state - 2, 0)
             if len(self._kept) < self._capacity and chunk.start == self._n_kept_rows():
                 self._kept.append(linearisation)
+
+    def _first_order(self) -> Iterator[Linearisation]:
+        """Yield linearisations without growing the kept ones by what first order needs."""
+        if self.route == "closed_form":
+            return self.linearisations()
+        return (self._linearise(chunk) for chunk in self.chunks())
 
     def _n_kept_rows(self) -> int:
         return sum(linearisation.outputs.shape[0] for linearisation in self._kept)

@@ -209,7 +209,7 @@ def hessian_spectrum(
     if isinstance(operator, ObjectiveHessianOperator):
         share = float("nan")
     elif matrix == "hessian":
-        share = gauss_newton_share(operator, pairs.vectors[:, 0])
+        share = gauss_newton_share(operator, pairs.vectors[:, 0], float(pairs.values[0]))
     return HessianSpectrumResult(
         matrix=matrix,
         which=which,
@@ -253,20 +253,22 @@ def matrix_trace(
     return TraceEstimate(value, 0.0, True, 0, "exact", False)
 
 
-def gauss_newton_share(operator: NetworkOperator, vector: Tensor) -> float:
-    """Return the part of ``v^T H v`` that comes from the Gauss-Newton matrix.
+def gauss_newton_share(operator: NetworkOperator, vector: Tensor, eigenvalue: float) -> float:
+    """Return the part of an eigenvalue of the Hessian that comes from the Gauss-Newton matrix.
 
     Parameters
     ----------
     operator : HessianOperator
     vector : Tensor of shape (size,)
+        Its unit eigenvector.
+    eigenvalue : float
+        Weight decay included, which is no part of the whole here.
 
     Returns
     -------
     float
-        NaN where ``v^T H v`` is zero.
+        NaN where the curvature of the data loss along the vector is zero.
     """
-    scaled = operator.unscaled(vector)
-    whole = float(scaled.double() @ operator.data_product(scaled).double())
-    quadratic = operator.gauss_newton_form(scaled)
-    return quadratic / whole if whole else float("nan")
+    direction = operator.unscaled(vector)
+    whole = eigenvalue - operator.weight_decay * float(direction.double().square().sum())
+    return operator.gauss_newton_form(direction) / whole if whole else float("nan")
