@@ -1,12 +1,14 @@
 """The extreme eigenvalues of a curvature matrix, with its trace and density."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor, nn
 
 from sharpfit.curvature.batch_objective import BatchObjective, ObjectiveHessianOperator
+from sharpfit.curvature.conjugate import ConjugateOperator, eigenpairs_from_outputs
 from sharpfit.curvature.data import Source
 from sharpfit.curvature.frame import as_frame
 from sharpfit.curvature.gauss_newton import GaussNewtonOperator
@@ -15,6 +17,7 @@ from sharpfit.curvature.operator import NetworkOperator
 from sharpfit.curvature.sharding import shared_seed
 from sharpfit.curvature.trace import exact_trace
 from sharpfit.linalg import (
+    Eigenpairs,
     SpectralDensity,
     TraceEstimate,
     spectral_density,
@@ -195,16 +198,20 @@ def hessian_spectrum(
     else:
         operator = MATRICES[matrix](module, criterion, inputs, targets, **settings)
     random_state = shared_seed(operator.process_group, random_state)
-    pairs = top_eigenpairs(
-        operator,
-        min(n_eigenvalues, operator.size),
-        which=which,
-        tol=tol,
-        max_products=max_products,
-        start=start,
-        random_state=random_state,
-        verbose=verbose,
-    )
+    solver: dict[str, Any] = {
+        "tol": tol,
+        "max_products": max_products,
+        "random_state": random_state,
+        "verbose": verbose,
+    }
+    count = min(n_eigenvalues, operator.size)
+    pairs: Eigenpairs | None = None
+    if isinstance(operator, GaussNewtonOperator) and which != "smallest" and start is None:
+        undecayed = {**settings, "weight_decay": 0.0}
+        build = partial(ConjugateOperator, module, criterion, inputs, targets, **undecayed)
+        pairs = eigenpairs_from_outputs(operator, build, count, **solver)
+    if pairs is None:
+        pairs = top_eigenpairs(operator, count, which=which, start=start, **solver)
     share = 1.0
     if isinstance(operator, ObjectiveHessianOperator):
         share = float("nan")
