@@ -43,7 +43,7 @@ def main():
     started = time.perf_counter()
     X, y = load_digits(return_X_y=True)
     X, X_test, y, y_test = train_test_split(X, y, train_size=1400, random_state=0)
-    network = NetworkClassifier(lr=0.05, max_epochs=20, random_state=0)
+    network = NetworkClassifier(lr=0.05, batch_size=64, max_epochs=20, random_state=0)
     features = HalfFeatures(make_pipeline(StandardScaler(), network))
     pipeline = make_pipeline(features, network)
     pipeline.fit(X, y)  # The first fit of a process loads parts of torch: not timed.

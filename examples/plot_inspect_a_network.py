@@ -37,7 +37,9 @@ labels = {"right labels": y_train, "noisy labels": noisy}
 networks = {
     name: make_pipeline(
         StandardScaler(),
-        NetworkClassifier(module__hidden=(128, 128), lr=0.05, random_state=0),
+        NetworkClassifier(
+            module__hidden=(128, 128), lr=0.05, batch_size=64, max_epochs=100, random_state=0
+        ),
     ).fit(X_train, targets)
     for name, targets in labels.items()
 }

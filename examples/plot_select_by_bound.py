@@ -54,7 +54,7 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, train_size=700, random
 # the rows; its class probabilities are the metric. The network behind it is trained on *all*
 # rows, and its hyper-parameters are what is searched.
 
-network = NetworkClassifier(lr=0.05, max_epochs=20, random_state=0)
+network = NetworkClassifier(lr=0.05, batch_size=64, max_epochs=20, random_state=0)
 pipeline = make_pipeline(HalfFeatures(make_pipeline(StandardScaler(), network)), network)
 grid = {
     "networkclassifier__module__hidden": [(), (64, 64)],
