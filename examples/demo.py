@@ -107,14 +107,14 @@ def report_winner(search, X, y):
     print("\nThe winner")
     print(f"  bound      {bound.statement()}")
     print(
-        f"  sharpness  {spectrum.sharpness_:.4g} +- {spectrum.error_bounds_[0]:.1g}, "
+        f"  sharpness  {spectrum.sharpness_:.4g} {error_bar(spectrum.error_bounds_[0])}, "
         f"{spectrum.gauss_newton_share_:.0%} of it Gauss-Newton; "
-        f"trace {spectrum.trace_:.4g} +- {spectrum.trace_std_error_:.1g}"
+        f"trace {spectrum.trace_:.4g} {error_bar(spectrum.trace_std_error_)}"
     )
     print(
-        f"  Jacobian   largest norm at a row {profiler.max_norm_:.4g} +- "
-        f"{profiler.norm_error_:.1g}, mean {profiler.mean_norm_:.3g} +- {spread:.1g} over rows; "
-        f"largest slope between rows {profiler.slope_bound_:.4g}"
+        f"  Jacobian   largest norm at a row {profiler.max_norm_:.4g} "
+        f"{error_bar(profiler.norm_error_)}, mean {profiler.mean_norm_:.3f} {error_bar(spread)} "
+        f"over rows; largest slope between rows {profiler.slope_bound_:.4g}"
     )
 
     OUTPUT.mkdir(exist_ok=True)
@@ -129,6 +129,11 @@ def report_winner(search, X, y):
         display.plot().figure_.savefig(path, dpi=120)
         plt.close("all")
         print(f"  {path}")
+
+
+def error_bar(value):
+    """Write an error bar; exact numbers have none."""
+    return f"+- {value:.1g}" if value > 0 else "(exact)"
 
 
 if __name__ == "__main__":
