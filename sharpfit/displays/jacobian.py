@@ -178,7 +178,7 @@ class JacobianDisplay:
         ax.set_xticks(np.arange(1, len(classes) + 1), [str(label) for label in classes])
         ax.set_xlabel("class")
         ax.set_ylabel(self._norm_label())
-        ax.set_title("Jacobian norms at the rows (box: quartiles, whiskers: 5 % and 95 %)")
+        ax.set_title("Jacobian norms at the rows\n(box: quartiles, whiskers: 5 % and 95 %)")
 
     def _draw_margins(self, ax: Any) -> None:
         right = self.margins > 0
