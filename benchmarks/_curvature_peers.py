@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch import nn
+from torch.func import functional_call, jacrev, vmap
 
 TOP = 10
 
@@ -95,3 +96,29 @@ def backpack_trace(module, inputs, targets):
     with backpack(DiagHessian()):
         loss.backward()
     return float(sum(parameter.diag_h.sum() for parameter in module.parameters()))
+
+
+def kernel_eigenvalues(module, inputs):
+    """Eigenvalues of ``B B^T`` from the neural tangent kernel of torch.func."""
+    parameters = {name: value.detach() for name, value in module.named_parameters()}
+    outputs = module(inputs).detach()
+    probabilities = outputs.softmax(1)
+    roots = probabilities.sqrt()
+    root = torch.diag_embed(roots) - probabilities[:, :, None] * roots[:, None]
+    count, width = outputs.shape
+    kernel = torch.zeros(count, width, count, width, dtype=outputs.dtype)
+    for name, value in parameters.items():
+
+        def call(part, row, name=name):
+            return functional_call(module, {**parameters, name: part}, (row[None],))[0]
+
+        # One tensor and some rows at a time, so that the Jacobian fits memory.
+        jacobian = torch.empty(count, width, value.numel(), dtype=outputs.dtype)
+        for start in range(0, count, 10):
+            rows = inputs[start : start + 10]
+            found = vmap(jacrev(call), (None, 0))(value, rows)
+            jacobian[start : start + 10] = found.flatten(2)
+        flat = jacobian.flatten(0, 1)
+        kernel += (flat @ flat.T).view(kernel.shape)
+    weighted = torch.einsum("ica,icjd,jdb->iajb", root, kernel, root) / count
+    return torch.linalg.eigvalsh(weighted.reshape(count * width, count * width))
