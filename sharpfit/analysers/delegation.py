@@ -1,5 +1,6 @@
 """What an analyser passes on to the estimator it analyses."""
 
+import html
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +38,7 @@ class DelegatingAnalyser(MetaEstimatorMixin, BaseEstimator):
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
         bundle, statement = super()._repr_mimebundle_(**kwargs), self._statement()
         if "text/html" in bundle and statement is not None:
-            bundle["text/html"] += f"<p>{statement}</p>"
+            bundle["text/html"] += f"<p>{html.escape(statement)}</p>"
         return bundle
 
     @property
@@ -76,6 +77,22 @@ class DelegatingAnalyser(MetaEstimatorMixin, BaseEstimator):
         """
         check_is_fitted(self, "estimator_")
         return self.estimator_.predict_proba(X)
+
+    @available_if(_estimator_has("decision_function"))
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the decision function of the trained estimator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Rows.
+
+        Returns
+        -------
+        ndarray
+        """
+        check_is_fitted(self, "estimator_")
+        return self.estimator_.decision_function(X)
 
     @available_if(_estimator_has("transform"))
     def transform(self, X: Any) -> np.ndarray:

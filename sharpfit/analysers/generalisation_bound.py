@@ -4,14 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, MetaEstimatorMixin
-from sklearn.utils import get_tags
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sharpfit.analysers.bound import BoundSettings, ProblemBound, bound_of_problem
 from sharpfit.analysers.bound.arguments import check_rows
 from sharpfit.analysers.bound.statement import statement
+from sharpfit.analysers.delegation import DelegatingAnalyser
 from sharpfit.bridge import as_problem
 from sharpfit.theory import DEFAULT_CAPACITIES, curve_table
 from sharpfit.theory.intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
@@ -19,14 +17,7 @@ from sharpfit.theory.intrinsic_dimension import IntrinsicDimension, intrinsic_di
 __all__ = ["GeneralisationBound"]
 
 
-def _fitted_has(name: str) -> Callable[[Any], bool]:
-    def check(self: "GeneralisationBound") -> bool:
-        return hasattr(getattr(self, "estimator_", self.estimator), name)
-
-    return check
-
-
-class GeneralisationBound(MetaEstimatorMixin, BaseEstimator):
+class GeneralisationBound(DelegatingAnalyser):
     """Bound the error of a network, with all rows used for training.
 
     The bound compares two halves of the sample with each other, not the network with held-out
@@ -203,6 +194,8 @@ class GeneralisationBound(MetaEstimatorMixin, BaseEstimator):
         self.estimator_ = problem.estimator
         self.refitted_ = problem.refitted
         self._store(result)
+        if not hasattr(self, "n_features_in_"):  # plain skorch nets do not count them
+            self.n_features_in_ = int(np.prod(np.shape(X)[1:]))
         return self
 
     def score(self, X: Any, y: Any) -> float:
@@ -299,59 +292,6 @@ class GeneralisationBound(MetaEstimatorMixin, BaseEstimator):
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
 
-    @property
-    def classes_(self) -> np.ndarray:
-        """Class labels of a classifier."""
-        return self.estimator_.classes_
-
-    @available_if(_fitted_has("predict"))
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict with the trained estimator.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        ndarray
-        """
-        check_is_fitted(self, "estimator_")
-        return self.estimator_.predict(X)
-
-    @available_if(_fitted_has("predict_proba"))
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Predict class probabilities with the trained estimator.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-        """
-        check_is_fitted(self, "estimator_")
-        return self.estimator_.predict_proba(X)
-
-    @available_if(_fitted_has("decision_function"))
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Return the decision function of the trained estimator.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        ndarray
-        """
-        check_is_fitted(self, "estimator_")
-        return self.estimator_.decision_function(X)
-
     def statement(self) -> str:
         """Say in one line what the bound says, and of which kind it is.
 
@@ -366,23 +306,9 @@ class GeneralisationBound(MetaEstimatorMixin, BaseEstimator):
             loss_bound=self.loss_bound,
         )
 
-    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
-        text = super().__repr__(N_CHAR_MAX)
-        return f"{text}  # {self.statement()}" if hasattr(self, "bound_") else text
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle and hasattr(self, "bound_"):
-            refitted = "trained a clone" if self.refitted_ else "analysed as given"
-            bundle["text/html"] += f"<p>{self.statement().replace('<', '&lt;')} ({refitted})</p>"
-        return bundle
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        inner = get_tags(self.estimator)
-        tags.estimator_type = inner.estimator_type
-        tags.classifier_tags = inner.classifier_tags
-        tags.regressor_tags = inner.regressor_tags
-        tags.target_tags = inner.target_tags
-        tags.input_tags = inner.input_tags
-        return tags
+    def _statement(self) -> str | None:
+        if not hasattr(self, "bound_"):
+            return None
+        return (
+            f"{self.statement()} ({'trained a clone' if self.refitted_ else 'analysed as given'})"
+        )
