@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
+import sklearn
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone, is_classifier
@@ -138,12 +139,41 @@ def _fitted(
         raise ValueError(
             f"y is None, but estimator {name} is to be fitted first; pass y, or a trained estimator"
         )
-    copy_to_fit = clone(estimator)
-    parameters = {} if sample_weight is None else {"sample_weight": sample_weight}
-    if isinstance(copy_to_fit, Pipeline):
-        last = copy_to_fit.steps[-1][0]
-        parameters = {f"{last}__{key}": value for key, value in parameters.items()}
-    return copy_to_fit.fit(X, y, **parameters), True
+    network = unwrap(estimator).network
+    is_plain = not hasattr(network, "loss_row_weights")
+    weights = {}
+    if sample_weight is not None:
+        if is_plain:
+            raise TypeError(
+                f"sample_weight is given, but the skorch net {type(network).__name__} cannot train "
+                "with it; use NetworkClassifier or NetworkRegressor, or pass a trained net"
+            )
+        weights = {_weight_parameter(estimator): sample_weight}
+    try:
+        return clone(estimator).fit(X, y, **weights), True
+    except RuntimeError as error:
+        if is_plain and "dtype" in str(error):
+            raise TypeError(
+                f"the skorch net {type(network).__name__} cannot train on rows of this dtype "
+                f"({error}); pass X.astype('float32'), or use NetworkClassifier or "
+                "NetworkRegressor, which convert"
+            ) from error
+        raise
+
+
+def _weight_parameter(estimator: BaseEstimator) -> str:
+    """Name under which ``fit`` hands sample weights on to the network."""
+    if sklearn.get_config()["enable_metadata_routing"]:
+        return "sample_weight"
+    current: Any = estimator
+    prefix = ""
+    while not isinstance(current, NeuralNet):
+        if isinstance(current, Pipeline):
+            name, current = current.steps[-1]
+            prefix += f"{name}__"
+        else:
+            current = current.regressor if hasattr(current, "regressor") else current.estimator
+    return f"{prefix}sample_weight"
 
 
 def _warn_about_hidden_rows(network: NeuralNet) -> None:

@@ -54,6 +54,8 @@ def unwrap(estimator: BaseEstimator) -> Parts:
     ------
     TypeError
         If there is no network at the end of it.
+    ValueError
+        If it is a search with ``refit=False``.
 
     Examples
     --------
@@ -71,6 +73,11 @@ def unwrap(estimator: BaseEstimator) -> Parts:
         if isinstance(current, FrozenEstimator):
             current = current.estimator
         elif isinstance(current, BaseSearchCV):
+            if not current.refit:
+                raise ValueError(
+                    f"{type(current).__name__} has refit=False and keeps no winner to analyse; set "
+                    "refit=True, or the name of the metric that decides"
+                )
             current = getattr(current, "best_estimator_", current.estimator)
         elif isinstance(current, Pipeline):
             steps = [step for _, step in current.steps]

@@ -4,12 +4,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-from sklearn.base import BaseEstimator, is_classifier
+import torch
+from sklearn.base import BaseEstimator
 
 from sharpfit.analysers import HessianSpectrum, JacobianProfiler
 from sharpfit.analysers.bound import BoundSettings, bound_of_problem
-from sharpfit.bridge import as_problem
+from sharpfit.bridge import Problem, as_problem
 from sharpfit.model_selection.training_rows import Rows, TrainingRowsScorer
 from sharpfit.theory import DEFAULT_CAPACITIES
 
@@ -149,7 +149,7 @@ class SharpnessScorer(TrainingRowsScorer):
         -------
         float
         """
-        if is_classifier(estimator) and len(np.unique(estimator.predict(X))) == 1:
+        if _predicts_one_class(as_problem(estimator, X, y, prefit=True)):
             warnings.warn(
                 "sharpness_scorer met a network that predicts the same class for every row. Such "
                 "networks are the flattest of all, so sharpness alone selects them; use it beside "
@@ -159,6 +159,15 @@ class SharpnessScorer(TrainingRowsScorer):
             )
         spectrum = HessianSpectrum(estimator, n_eigenvalues=1, prefit=True, random_state=0)
         return -spectrum.fit(X, y).sharpness_
+
+
+@torch.no_grad()
+def _predicts_one_class(problem: Problem) -> bool:
+    if problem.classes is None:
+        return False
+    outputs = torch.cat([problem.module(batch) for batch in problem.inputs.split(4096)])
+    predicted = outputs[:, 0] > 0 if outputs.shape[1] == 1 else outputs.argmax(dim=1)
+    return len(predicted.unique()) == 1
 
 
 class JacobianScorer(TrainingRowsScorer):

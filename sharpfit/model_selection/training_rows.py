@@ -4,6 +4,7 @@ import warnings
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 from sharpfit.bridge import preprocess, unwrap
@@ -25,7 +26,8 @@ class TrainingRowsScorer(ABC):
     ----------
     rows : {"training", "any"}, default="training"
         "training" warns, once per process, when a network is scored on rows other than those
-        it was fitted on; "any" does not look.
+        it was fitted on, which this library's networks record and plain skorch nets do not;
+        "any" does not look.
 
     Attributes
     ----------
@@ -78,11 +80,12 @@ class TrainingRowsScorer(ABC):
     def _warn_about_other_rows(self, estimator: BaseEstimator, X: Any, y: Any) -> None:
         parts = unwrap(estimator)
         expected = getattr(parts.network, "training_rows_hash_", None)
-        # Plain skorch nets do not record their rows; targets inside a transformation are others.
-        if expected is None or parts.target_transformer is not None:
+        # Plain skorch nets do not record the rows they were trained on.
+        if expected is None or self.__name__ in _WARNED:
             return
-        if self.__name__ in _WARNED:
-            return
+        if parts.target_transformer is not None:
+            y = np.asarray(y)
+            y = parts.target_transformer.transform(y.reshape(-1, 1) if y.ndim == 1 else y)
         if rows_hash(preprocess(X, parts.preprocessing), y) != expected:
             _WARNED.add(self.__name__)
             warnings.warn(

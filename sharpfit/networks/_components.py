@@ -159,6 +159,19 @@ class NetworkComponents(NeuralNet):
         with self._own_randomness():
             return super().initialize()
 
+    def initialize_criterion(self):
+        """Build the criterion, its weights in the precision of the module.
+
+        Returns
+        -------
+        self
+        """
+        super().initialize_criterion()
+        if isinstance(self.criterion_, nn.Module):
+            # A copy: an instance that the user handed over keeps its precision.
+            self.criterion_ = copy.deepcopy(self.criterion_).to(self._input_dtype())
+        return self
+
     def initialize_module(self):
         """Build the module, by default a multilayer perceptron for the data's width.
 

@@ -199,7 +199,10 @@ predict_nonlinearity, warm_start, device, compile, use_caching, torch_load_kwarg
             return self.classes_inferred_
         if self.classes is not None:
             return np.unique(self.classes)
-        raise AttributeError(f"{type(self).__name__} has no classes_ before fit.")
+        raise AttributeError(
+            f"{type(self).__name__} has no classes_ before fit; give classes= to a net that gets "
+            "its weights from a file."
+        )
 
     # -- targets -------------------------------------------------------------------------------
 

@@ -67,7 +67,7 @@ class FormCurve:
         At other points the geometry alone says nothing, whatever the network, so their
         values do not tell networks apart. All points count if there is no other.
         """
-        telling = self.geometry + self.deviations < 1.0
+        telling = (self.geometry + self.deviations < 1.0) & np.isfinite(self.values)
         if not telling.any():
             return int(np.argmin(self.values))
         return int(np.argmin(np.where(telling, self.values, np.inf)))

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
@@ -291,6 +292,51 @@ def test_data_frames_between_pipeline_steps():
 def test_other_estimators_are_refused_by_name(estimator, message):
     with pytest.raises(TypeError, match=message):
         as_problem(estimator, X, LABELS)
+
+
+WEIGHTS = np.arange(40) % 3
+WEIGHTED = {
+    "network": lambda: NetworkClassifier(max_epochs=2, random_state=0),
+    "pipeline": lambda: make_pipeline(StandardScaler(), WEIGHTED["network"]()),
+    "nested": lambda: make_pipeline(StandardScaler(), WEIGHTED["pipeline"]()),
+    "search": lambda: GridSearchCV(WEIGHTED["pipeline"](), {"networkclassifier__lr": [0.1]}, cv=2),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:The scoring None does not support sample_weight")
+@pytest.mark.parametrize("kind", WEIGHTED)
+def test_sample_weights_reach_the_network_of_a_clone(kind):
+    problem = as_problem(WEIGHTED[kind](), X, LABELS, sample_weight=WEIGHTS)
+    plain = as_problem(WEIGHTED[kind](), X, LABELS)
+    weighted, unweighted = (p.module[-1].bias.detach() for p in (problem, plain))
+    assert not torch.equal(weighted, unweighted)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_sample_weights_are_routed():
+    with config_context(enable_metadata_routing=True):
+        pipe = make_pipeline(
+            StandardScaler().set_fit_request(sample_weight=False),
+            NetworkClassifier(max_epochs=2, random_state=0).set_fit_request(sample_weight=True),
+        )
+        routed = as_problem(pipe, X, LABELS, sample_weight=WEIGHTS)
+    direct = as_problem(WEIGHTED["pipeline"](), X, LABELS, sample_weight=WEIGHTS)
+    # With routing off the scaler gets no weights either, so both trainings are the same.
+    torch.testing.assert_close(routed.module[-1].bias, direct.module[-1].bias)
+
+
+def test_plain_nets_that_cannot_be_trained_name_the_remedy():
+    with pytest.raises(TypeError, match="cannot train with it; use NetworkClassifier"):
+        as_problem(classifier(), X, LABELS, sample_weight=WEIGHTS)
+    with pytest.raises(TypeError, match=r"astype\('float32'\), or use NetworkClassifier"):
+        as_problem(classifier(), X.astype(np.float64), LABELS)
+
+
+def test_search_without_a_winner_names_the_remedy():
+    search = GridSearchCV(classifier(), {"lr": [0.1, 0.2]}, cv=2, refit=False).fit(X, LABELS)
+    with pytest.raises(ValueError, match="refit=False and keeps no winner"):
+        as_problem(search, X, LABELS)
 
 
 def test_bad_arguments():

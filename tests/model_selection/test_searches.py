@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import sklearn
 from sklearn.base import clone
-from sklearn.datasets import make_moons
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.datasets import load_diabetes, make_moons
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import (
@@ -24,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from sharpfit import (
     GeneralisationBound,
     NetworkClassifier,
+    NetworkRegressor,
     ResubstitutionSplit,
     bound_scorer,
     jacobian_scorer,
@@ -203,6 +205,50 @@ def test_forgotten_splitter_warns_once_and_names_it(name, monkeypatch):
     messages = [str(w.message) for w in caught if "ResubstitutionSplit()" in str(w.message)]
     assert len(messages) == 1
     assert messages[0].startswith(f"{name}_scorer is given rows")
+
+
+@pytest.mark.parametrize("cv", [KFold(2), ResubstitutionSplit()])
+def test_rows_are_recognised_behind_a_target_transformation(cv, monkeypatch):
+    monkeypatch.setattr(training_rows, "_WARNED", set())
+    regressor = TransformedTargetRegressor(
+        make_pipeline(StandardScaler(), NetworkRegressor(max_epochs=5, random_state=0)),
+        transformer=StandardScaler(),
+    )
+    scorer = make_bound_scorer(loss_bound=2.0)
+    search = GridSearchCV(regressor, {"regressor__networkregressor__lr": [0.02]}, scoring=scorer)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        search.set_params(cv=cv).fit(X, 3 + X[:, 0])
+    warned = any("ResubstitutionSplit()" in str(w.message) for w in caught)
+    assert warned == isinstance(cv, KFold)
+
+
+def test_bounds_of_steep_regressors_are_finite_and_rank():
+    features, target = load_diabetes(return_X_y=True)
+    regressor = TransformedTargetRegressor(
+        make_pipeline(StandardScaler(), NetworkRegressor(max_epochs=20, random_state=0)),
+        transformer=StandardScaler(),
+    )
+    search = GridSearchCV(
+        regressor,
+        {"regressor__networkregressor__module__hidden": [(8,), (64, 64)]},
+        scoring=make_bound_scorer(loss_bound=100.0),
+        cv=ResubstitutionSplit(),
+    ).fit(features, target)
+    scores = search.cv_results_["mean_test_score"]
+    assert np.isfinite(scores).all()
+    assert scores[0] != scores[1]
+    analysis = GeneralisationBound(search, loss_bound=100.0).fit(features, target)
+    assert analysis.bound_ == -search.best_score_
+    assert "vacuous" in repr(analysis)
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_scorers_leave_the_network_in_its_mode(name):
+    network = NetworkClassifier(max_epochs=10, lr=0.1, random_state=0).fit(X, Y)
+    network.module_.train()
+    SCORERS[name](network, X, Y)
+    assert network.module_.training
 
 
 def test_other_rows_on_purpose(fitted):

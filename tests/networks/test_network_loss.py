@@ -218,3 +218,11 @@ def test_sample_weight_is_routed(iris, weights):
     unweighted = cross_validate(network, X, y, return_estimator=True, cv=2)
     pairs = zip(result["estimator"], unweighted["estimator"], strict=True)
     assert all(recorded_loss(a) != recorded_loss(b) for a, b in pairs)
+
+
+def test_weights_of_the_criterion_follow_the_precision_of_the_rows(iris):
+    X, y = iris
+    weight = torch.tensor([1.0, 2.0, 5.0])
+    network = NetworkClassifier(criterion__weight=weight, max_epochs=1, random_state=0).fit(X, y)
+    assert network.criterion_.weight.dtype == torch.float64
+    assert weight.dtype == torch.float32

@@ -50,6 +50,12 @@ def check_rows(
     if sparse.issparse(X):
         raise TypeError("X is sparse; networks and distances need X.toarray().")
     network = unwrap(estimator).network
+    if not is_classifier(network) and not is_regressor(network):
+        raise TypeError(
+            f"estimator {type(network).__name__} is neither a classifier nor a regressor, so it is "
+            "not known what an error is; use NetworkClassifier, NetworkRegressor or skorch's "
+            "NeuralNetClassifier or NeuralNetRegressor."
+        )
     if is_regressor(network) and loss_bound is None:
         raise ValueError(
             "loss_bound=None: the bound of a regressor is on min(1, |f(x) - y| / loss_bound); "

@@ -33,6 +33,8 @@ def statement(
     """
     kind = "certified" if certified else "estimate"
     what = "error" if loss_bound is None else f"clipped loss / {loss_bound:g}"
+    if not math.isfinite(bound):
+        return f"vacuous ({kind}): {what} has no finite bound here"
     decimals = max(2, 1 - math.floor(math.log10(bound))) if bound > 0 else 2
     rounded = f"{math.ceil(bound * 10**decimals) / 10**decimals:.{decimals}f}"
     if bound >= 1.0:
