@@ -67,9 +67,12 @@ def test_curves_are_the_records(network):
 def test_updates_at_the_edge_are_shaded():
     records = [record(0, 0.5), record(10, 1.9), record(20, 2.2), record(30, 1.0)]
     display = SharpeningDisplay(records).plot()
-    spans = [
-        (patch.get_x(), patch.get_x() + patch.get_width()) for patch in display.axes_[0].patches
+    # Before matplotlib 3.9 a span is a polygon and not a rectangle; both have corners.
+    corners = [
+        patch.get_patch_transform().transform_path(patch.get_path()).vertices[:, 0]
+        for patch in display.axes_[0].patches
     ]
+    spans = [(edges.min(), edges.max()) for edges in corners]
     assert spans == [(5.0, 15.0), (15.0, 25.0)]
     labels = [text.get_text() for text in display.axes_[1].get_legend().get_texts()]
     assert labels.count("at the edge (90% of the limit)") == 1
