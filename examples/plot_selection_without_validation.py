@@ -131,14 +131,14 @@ left.plot(*first, "o", color="C0")
 left.set(
     xlabel="selection criterion, from training rows",
     ylabel="test error",
-    title="Twelve candidates, first draw",
+    title=f"{len(candidates)} candidates, first draw",
 )
 for position, values in enumerate(errors.values()):
     mean, half = interval(values)
     right.errorbar(mean, position, xerr=half, fmt="o", capsize=4, color=f"C{position}")
 right.set_yticks(range(len(errors)), errors)
 right.invert_yaxis()
-right.set(xlabel="test error of the pick", title="Five draws, mean and 90 % interval")
+right.set(xlabel="test error of the pick", title=f"{len(SEEDS)} draws, mean and 90 % interval")
 plt.show()
 
 # %%
