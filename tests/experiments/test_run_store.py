@@ -1,0 +1,159 @@
+"""The store of runs keeps what is done, whatever happens to the rest."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas
+import pytest
+
+runs = pytest.importorskip("benchmarks.experiments.runs", reason="benchmarks are not installed")
+ROOT = Path(__file__).parents[2]
+
+
+def square(configuration):
+    """A run that leaves a trace of every call."""
+    with (Path(configuration["traces"]) / str(configuration["x"])).open("a") as file:
+        file.write("called\n")
+    if configuration["x"] == "overflow":
+        raise FloatingPointError("the loss is not finite")
+    return {"square": configuration["x"] ** 2, "undefined": float("nan")}
+
+
+def killed_once_or_always(configuration):
+    """A run that is killed: the first time it is done, or every time."""
+    trace = Path(configuration["traces"]) / configuration["when"]
+    if configuration["when"] == "always" or not trace.exists():
+        if configuration["when"] != "never":
+            trace.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        trace.touch()
+    return {"answer": 42}
+
+
+def calls(tmp_path, x):
+    trace = tmp_path / "traces" / str(x)
+    return len(trace.read_text().splitlines()) if trace.exists() else 0
+
+
+@pytest.fixture
+def configurations(tmp_path):
+    (tmp_path / "traces").mkdir()
+    return [{"x": x, "traces": str(tmp_path / "traces")} for x in (1, 2, 3)]
+
+
+def complete(tmp_path, configurations, function=square, **settings):
+    return runs.completed(
+        function, configurations, name="squares", directory=tmp_path / "kept", **settings
+    )
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_runs_are_done_once_and_returned_in_order(tmp_path, configurations, n_jobs):
+    rows = complete(tmp_path, configurations, n_jobs=n_jobs)
+    assert [row["square"] for row in rows] == [1, 4, 9]
+    assert all(row["status"] == "ok" and row["seconds"] >= 0 for row in rows)
+    again = complete(tmp_path, [*configurations[::-1], configurations[0]])
+    assert [row["square"] for row in again] == [9, 4, 1, 1]
+    assert [calls(tmp_path, x) for x in (1, 2, 3)] == [1, 1, 1]
+
+
+def test_an_interrupt_costs_the_run_in_progress_only(tmp_path, configurations):
+    script = (
+        "import os, sys, signal\n"
+        "from pathlib import Path\n"
+        "from tests.experiments.test_run_store import complete, square\n"
+        "from tests.experiments import test_run_store\n"
+        "import json\n"
+        "configurations = json.loads(sys.argv[2])\n"
+        "def stop(configuration):\n"
+        "    if configuration['x'] == 3: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return square(configuration)\n"
+        "stop.__code__ = stop.__code__.replace(co_filename=test_run_store.__file__)\n"
+        "complete(Path(sys.argv[1]), configurations, stop)\n"
+    )
+    arguments = [sys.executable, "-c", script, str(tmp_path), json.dumps(configurations)]
+    process = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in process.stderr
+    assert [row["square"] for row in complete(tmp_path, configurations)] == [1, 4, 9]
+    assert [calls(tmp_path, x) for x in (1, 2, 3)] == [1, 1, 1]
+
+
+def test_other_configuration_seed_or_code_is_another_run(tmp_path, configurations, monkeypatch):
+    complete(tmp_path, configurations)
+    complete(tmp_path, [{**configurations[0], "seed": 1}])
+    assert calls(tmp_path, 1) == 2
+    monkeypatch.setattr(runs.sharpfit, "__version__", "another")
+    complete(tmp_path, configurations[:1])
+    assert calls(tmp_path, 1) == 3
+
+
+def test_a_diverged_run_is_recorded_and_not_repeated(tmp_path, configurations):
+    configurations[1]["x"] = "overflow"
+    for _ in range(2):
+        rows = complete(tmp_path, configurations)
+        assert [row["status"] for row in rows] == [
+            "ok", "diverged: the loss is not finite", "ok"
+        ]  # fmt: skip
+    assert calls(tmp_path, "overflow") == 1
+
+
+def test_a_mistake_in_the_code_is_not_a_result(tmp_path, configurations):
+    configurations[1]["x"] = "text"
+    with pytest.raises(TypeError):
+        complete(tmp_path, configurations)
+    assert calls(tmp_path, 1) == 1
+    assert len(list((tmp_path / "kept").rglob("*"))) == 2  # the folder and the first run
+
+
+def test_killed_workers_cost_their_own_run_only(tmp_path):
+    configurations = [
+        {"when": when, "traces": str(tmp_path), "number": number}
+        for number, when in enumerate(["never", "once", "always", "never"])
+    ]
+    with pytest.warns(UserWarning, match="a worker process died"):
+        rows = complete(tmp_path, configurations, killed_once_or_always, n_jobs=2)
+    assert [row["status"] for row in rows] == ["ok", "ok", "worker died", "ok"]
+    (tmp_path / "always").unlink()
+    assert len(list((tmp_path / "kept").rglob("*.json"))) == 3
+
+
+def test_a_full_disk_is_said_and_leaves_whole_files(tmp_path, configurations):
+    complete(tmp_path, configurations[:1])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"could not be written to .*start again"):
+            complete(tmp_path, configurations)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    kept = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+    assert len(kept) == 1
+    assert json.loads(kept[0].read_text())["values"]["square"] == 1
+    assert [row["square"] for row in complete(tmp_path, configurations)] == [1, 4, 9]
+    assert calls(tmp_path, 1) == 1
+
+
+def test_tables_hold_every_run_and_survive_a_full_disk(tmp_path, configurations):
+    configurations[1]["x"] = "overflow"
+    rows = complete(tmp_path, configurations)
+    path = tmp_path / "results" / "squares.csv"
+    runs.write_table(rows, path)
+    table = pandas.read_csv(path)
+    assert table["square"].isna().tolist() == [False, True, False]
+    assert table["status"][1] == "diverged: the loss is not finite"
+    before = path.read_text()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="could not be written"):
+            runs.write_table(rows, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == before
+    assert [p.name for p in path.parent.iterdir()] == ["squares.csv"]
