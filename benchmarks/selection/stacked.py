@@ -65,7 +65,10 @@ class StackedBatchNorm(nn.Module):
 
 
 class StackedNetwork(nn.Module):
-    """Perceptrons or small convolutional networks, (E, B, d) to (E, B, C)."""
+    """Perceptrons or small convolutional networks, (E, B, d) to (E, B, C).
+
+    An image of height one is a signal: convolutions and pooling act along its length.
+    """
 
     def __init__(
         self,
@@ -87,6 +90,7 @@ class StackedNetwork(nn.Module):
         self.residual = residual
         blocks = []
         size = 1 if convolutional else n_in
+        height, breadth = image or (1, 1)
         for level in range(depth):
             n_units = width * 2**level if convolutional else width
             layer = StackedConvolution if convolutional else StackedLinear
@@ -95,7 +99,8 @@ class StackedNetwork(nn.Module):
                 block.append(StackedBatchNorm(members, n_units))
             block.append(ACTIVATIONS[activation]())
             if convolutional:
-                block.append(nn.MaxPool2d(2))
+                block.append(nn.MaxPool2d((min(2, height), min(2, breadth))))
+                height, breadth = max(1, height // 2), max(1, breadth // 2)
             if dropout and not convolutional:
                 block.append(nn.Dropout(dropout))
             blocks.append(nn.Sequential(*block))
@@ -103,7 +108,7 @@ class StackedNetwork(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.dropout = nn.Dropout(dropout if convolutional else 0.0)
         if image and convolutional:
-            size *= (image[0] // 2**depth) * (image[1] // 2**depth)
+            size *= height * breadth
         self.head = StackedLinear(members, size, n_out)
 
     def forward(self, x: Tensor) -> Tensor:

