@@ -236,16 +236,14 @@ def _evaluate(
 
 
 def _risks(geometry: Geometry, values: np.ndarray, constant: float) -> np.ndarray:
-    """Mean loss at every scale; infinite at scales a regression's constant does not admit."""
+    """Mean at every scale of a majorant of the errors that is 1-Lipschitz at that scale."""
     if geometry.loss_bound is None:
         return np.array([ramp_loss(values, constant / scale).mean() for scale in geometry.scales])
-    least = constant / geometry.loss_bound
-    if geometry.scales[-1] < least:
-        raise ValueError(
-            f"No scale reaches lipschitz_constant / loss_bound = {least:.3g}; extend the grid "
-            f"scales, which ends at {geometry.scales[-1]:.3g}."
-        )
-    return np.where(geometry.scales >= least, values.mean(), np.inf)
+    # A loss too steep for the scale is flattened towards 1 until it is 1-Lipschitz.
+    kept = np.ones(len(geometry.scales))
+    if constant > 0:
+        kept = np.minimum(geometry.scales * (geometry.loss_bound / constant), 1.0)
+    return 1.0 - kept * (1.0 - values.mean())
 
 
 def _certified_radii(

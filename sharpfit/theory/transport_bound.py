@@ -34,15 +34,16 @@ def transport_form(geometry: Geometry, risks: np.ndarray, delta: float) -> FormC
     same moment bound with ``m = floor(n/2)`` holds for the average over halves and splits;
     Chernoff's inequality and a union over the grid give the result.
 
-    For a regression the same holds with the loss ``min(1, |f(x) - y| / b)`` and scales
-    ``s >= Lambda / b``.
+    For a regression the ramp is replaced by ``1 - min(1, s b / Lambda) (1 - loss)`` with the loss
+    ``min(1, |f(x) - y| / b)``: the loss itself at scales from ``Lambda / b`` on, and a majorant of
+    it that is flat enough at smaller ones.
 
     Parameters
     ----------
     geometry : Geometry
         With the two-sided costs.
     risks : ndarray of shape (n_scales,)
-        Mean loss over all rows at each scale; infinity where the scale is not admissible.
+        Mean loss over all rows at each scale.
     delta : float
         Probability of failure.
 
@@ -77,7 +78,7 @@ def one_sided_form(geometry: Geometry, risks: np.ndarray, delta: float) -> FormC
     geometry : Geometry
         With the one-sided costs.
     risks : ndarray of shape (n_scales,)
-        Mean loss over the reference half at each scale; infinity where not admissible.
+        Mean loss over the reference half at each scale.
     delta : float
         Probability of failure.
 
@@ -98,7 +99,7 @@ def weighted_risk(capacities: np.ndarray, risks: np.ndarray) -> np.ndarray:
     capacities : ndarray of shape (n_capacities,)
         Capacities, possibly infinite.
     risks : ndarray of shape (n_scales,)
-        Mean losses, possibly infinite.
+        Mean losses.
 
     Returns
     -------

@@ -54,7 +54,7 @@ def variance_form(geometry: Geometry, risks: np.ndarray, delta: float) -> FormCu
     geometry : Geometry
         With the one-sided costs.
     risks : ndarray of shape (n_scales,)
-        Mean loss over the reference half at each scale; infinity where not admissible.
+        Mean loss over the reference half at each scale.
     delta : float
         Probability of failure.
 
@@ -63,9 +63,7 @@ def variance_form(geometry: Geometry, risks: np.ndarray, delta: float) -> FormCu
     FormCurve
     """
     levels = risk_levels(geometry.n_reference)
-    admissible = np.isfinite(risks)
-    index = np.searchsorted(levels, np.where(admissible, np.minimum(risks, 1.0), 1.0))
-    rounded = levels[np.minimum(index, len(levels) - 1)]
+    rounded = levels[np.searchsorted(levels, np.minimum(risks, 1.0))]
     costs = geometry.one_sided_costs
     totals = weighted_risk(geometry.capacities, rounded) + costs
     column = totals.argmin(axis=1)
@@ -74,7 +72,6 @@ def variance_form(geometry: Geometry, risks: np.ndarray, delta: float) -> FormCu
     n_statements = len(geometry.scales) * len(levels)
     budget = -np.log(check_delta(delta) / n_statements) / geometry.n_test
     values = np.where(psi < 1.0, kl_inverse(psi, budget), psi)
-    values = np.where(admissible, values, np.inf)
     return FormCurve(
         form="variance",
         scales=geometry.scales,

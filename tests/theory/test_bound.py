@@ -3,22 +3,16 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.stats import beta
 
 from sharpfit.theory import (
-    METHODS,
-    clipped_residuals,
     curve_table,
     exception_counts,
     exceptions_form,
     fit_geometry,
     generalisation_bound,
     kl_inverse,
-    logit_margins,
     random_halves,
     transport_cost,
 )
@@ -218,105 +212,6 @@ def test_best_is_the_smallest_of_the_forms_with_shared_delta(blobs):
     assert set(table["form"]) == set(shares)
 
 
-def test_regression_by_hand():
-    rng = np.random.default_rng(2)
-    features = rng.random((60, 1))
-    targets = np.sin(3 * features[:, 0]) + 0.05 * rng.normal(size=60)
-    losses = clipped_residuals(np.sin(3 * features[:, 0]), targets, 2.0)
-    geometry = fit_geometry(features, targets=targets, loss_bound=2.0, capacities=[1.0])
-    bound = generalisation_bound(geometry, 3.0, losses=losses, method="transport")
-    # The least scale of the grid that is at least 3 / 2.
-    assert bound.scale == pytest.approx(2.0)
-    half = geometry.reference
-    pairs = 2.0 * cdist(features[half], features[~half])
-    pairs += np.abs(targets[half][:, None] - targets[~half][None, :]) / 2.0
-    cost = np.minimum(pairs, 1.0)
-    assert bound.geometry_cost == pytest.approx(cost[linear_sum_assignment(cost)].mean())
-    assert bound.empirical_risk == pytest.approx(losses.mean())
-    assert bound.value == pytest.approx(
-        losses.mean() + bound.geometry_cost + np.sqrt(np.log(65 / 0.05) / 60)
-    )
-
-
-def bound_value(features, labels, margins, constant, method, **settings):
-    geometry = fit_geometry(features, labels, **settings)
-    return generalisation_bound(geometry, constant, margins=margins, method=method)
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    seed=st.integers(0, 1000),
-    factor=st.sampled_from([0.25, 2.0, 32.0]),
-    method=st.sampled_from([m for m in METHODS if m != "one_sided"]),
-)
-def test_rescaled_logits_relabelled_classes_and_permuted_columns(seed, factor, method):
-    rng = np.random.default_rng(seed)
-    features, labels = rng.normal(size=(24, 3)), rng.integers(0, 3, 24)
-    logits = rng.normal(size=(24, 3)) + 2 * np.eye(3)[labels]
-    names = rng.permutation(3)
-    columns = rng.permutation(3)
-    bound = bound_value(features, labels, logit_margins(logits, labels), 0.8, method)
-    renamed = np.empty_like(logits)
-    renamed[:, names] = logits
-    same = bound_value(
-        features[:, columns],
-        names[labels],
-        logit_margins(factor * renamed + rng.normal(size=(24, 1)), names[labels]),
-        0.8 * factor,
-        method,
-    )
-    assert same.value == pytest.approx(bound.value, abs=1e-9)
-    assert same.form == bound.form
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 1000))
-def test_permuted_rows_permute_the_halves(seed):
-    # Given the halves, nothing depends on the order of the rows.
-    rng = np.random.default_rng(seed)
-    features, labels = rng.normal(size=(20, 2)), rng.integers(0, 2, 20)
-    half = rng.permutation(20) < 9
-    order = rng.permutation(20)
-    first = fit_geometry(features, labels, reference=half, scales=[0.5, 2.0], radii=[0.5])
-    second = fit_geometry(
-        features[order], labels[order], reference=half[order], scales=[0.5, 2.0], radii=[0.5]
-    )
-    np.testing.assert_allclose(first.one_sided_costs, second.one_sided_costs, atol=1e-9)
-    np.testing.assert_allclose(first.nearest_distances, second.nearest_distances)
-    np.testing.assert_array_equal(first.exceptions[0], second.exceptions[0])
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 1000))
-def test_rescaled_inputs_and_grid(seed):
-    rng = np.random.default_rng(seed)
-    features, labels = rng.normal(size=(20, 2)), rng.integers(0, 2, 20)
-    margins = rng.normal(size=20) + 1
-    scales = 2.0 ** np.arange(-4, 5)
-    first = bound_value(features, labels, margins, 1.0, "transport", scales=scales)
-    second = bound_value(4.0 * features, labels, margins, 0.25, "transport", scales=scales / 4.0)
-    assert second.value == pytest.approx(first.value)
-    assert second.scale == pytest.approx(first.scale / 4.0)
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 1000))
-def test_a_duplicate_of_a_reference_row_never_uncovers_points(seed):
-    rng = np.random.default_rng(seed)
-    features, labels = rng.normal(size=(20, 2)), rng.integers(0, 2, 20)
-    half = rng.permutation(20) < 9
-    kept = np.append(np.arange(20), np.flatnonzero(half)[0])
-    first = fit_geometry(features, labels, reference=half, scales=[0.7], radii=[0.5])
-    second = fit_geometry(
-        features[kept], labels[kept], reference=half[kept], scales=[0.7], radii=[0.5]
-    )
-    assert second.n_repeated == first.n_repeated + 1
-    np.testing.assert_allclose(first.nearest_distances, second.nearest_distances)
-    assert first.exceptions[0][0] == second.exceptions[0][0]
-    # The nearest reference point stays where it is: unlimited capacity gives the same cost.
-    assert second.one_sided_costs[0, -1] == pytest.approx(first.one_sided_costs[0, -1])
-
-
 def test_two_blobs_with_bad_points_order_the_forms():
     # 2 % of the rows are misclassified outliers; capacity and exceptions deal with them.
     rng = np.random.default_rng(3)
@@ -424,52 +319,6 @@ def test_chunks_are_a_partition_in_common_places(n_sources, n_targets):
         assert max(len(piece) for pair in pieces for piece in pair) <= 8
         widths = [np.ptp(features[sources], axis=0).max() for sources, _ in pieces]
         assert max(widths) < 0.8
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"scales": [0.0, 1.0]}, "scales"),
-        ({"scales": []}, "scales"),
-        ({"scales": [np.nan]}, "scales"),
-        ({"capacities": [0.5]}, "capacities"),
-        ({"radii": [-1.0]}, "radii"),
-        ({"n_splits": 0}, "n_splits=0"),
-        ({"chunk_size": 0}, "chunk_size=0"),
-        ({"chunk_size": "all"}, "chunk_size='all'"),
-        ({"targets": np.zeros(4)}, "not both"),
-        ({"reference": np.ones(4, dtype=bool)}, "both sides"),
-        ({"reference": np.ones(3, dtype=bool)}, "boolean mask of shape"),
-    ],
-)
-def test_settings_out_of_range_are_named(settings, message):
-    with pytest.raises(ValueError, match=message):
-        fit_geometry(np.zeros((4, 1)), np.zeros(4), **settings)
-
-
-def test_data_out_of_range_are_named():
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        fit_geometry([[0.0], [np.nan]], [0, 1])
-    with pytest.raises(ValueError, match="at least 2 rows"):
-        fit_geometry([[0.0]], [0])
-    with pytest.raises(ValueError, match="loss_bound=None"):
-        fit_geometry([[0.0], [1.0]], targets=[0.0, 1.0])
-    with pytest.raises(TypeError, match="random_state=None"):
-        fit_geometry([[0.0], [1.0]], [0, 1], random_state=None)
-    geometry = fit_geometry([[0.0], [1.0]], [0, 1])
-    with pytest.raises(ValueError, match="not finite in 1 of 2 rows"):
-        generalisation_bound(geometry, 1.0, margins=[np.inf, 1.0])
-    with pytest.raises(ValueError, match="lipschitz_constant=nan"):
-        generalisation_bound(geometry, np.nan, margins=[1.0, 1.0])
-    with pytest.raises(ValueError, match=r"confidence=1\.0"):
-        generalisation_bound(geometry, 1.0, margins=[1.0, 1.0], confidence=1.0)
-    with pytest.raises(ValueError, match="margins of shape"):
-        generalisation_bound(geometry, 1.0, margins=[1.0])
-    with pytest.raises(ValueError, match="needs margins"):
-        generalisation_bound(geometry, 1.0, losses=[1.0, 0.0])
-    regression = fit_geometry([[0.0], [1.0]], targets=[0.0, 1.0], loss_bound=1.0, scales=[1.0])
-    with pytest.raises(ValueError, match="No scale reaches"):
-        generalisation_bound(regression, 5.0, losses=[0.0, 0.0])
 
 
 def test_exceptions_of_every_number_are_monotone(blobs):
