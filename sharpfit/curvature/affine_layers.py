@@ -116,8 +116,9 @@ class Convolution(Affine):
         weight_index: int | None,
         bias_index: int | None,
     ) -> None:
+        # Views: `NetworkOperator.reload` changes their values.
         bias = None if layer.bias is None else layer.bias.detach()
-        super().__init__(_laid_out(layer.weight.detach()), bias, weight_index, bias_index)
+        super().__init__(layer.weight.detach(), bias, weight_index, bias_index)
         self._geometry = (layer.stride, layer.padding, layer.dilation)
         self._groups = layer.groups
 
@@ -168,14 +169,17 @@ class Normalisation(Layer):
     ) -> None:
         assert layer.running_mean is not None
         assert layer.running_var is not None
-        self._scale = (layer.running_var + layer.eps).rsqrt()
-        self._mean = layer.running_mean
-        ones = torch.ones_like(self._scale)
+        self._mean, self._variance, self._eps = layer.running_mean, layer.running_var, layer.eps
+        ones = torch.ones_like(self._variance)
         self._weight = ones if layer.weight is None else layer.weight.detach()
         self._bias = 0 * ones if layer.bias is None else layer.bias.detach()
         self.weight_index = weight_index
         self.bias_index = bias_index
         self.selected = weight_index is not None or bias_index is not None
+
+    @property
+    def _scale(self) -> Tensor:
+        return (self._variance + self._eps).rsqrt()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Kept]:
         """Return ``y``; see `Layer`."""

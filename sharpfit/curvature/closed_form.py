@@ -45,6 +45,11 @@ class ClosedForm(Linearisation):
         """Add ``J^T u``; see `Linearisation`."""
         self._pull(cotangents, total)
 
+    def add_gradient(self, total: Parts) -> None:
+        """Add the gradient of ``L``; see `Linearisation`."""
+        # The cotangents are those that Hessian products need.
+        self._cotangents = self._pull(self.output_gradient(), total)
+
     def add_hessian_product(self, direction: Parts, total: Parts) -> None:
         """Add ``H v``; see `Linearisation`."""
         if self._cotangents is None:
