@@ -7,14 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from sharpfit.curvature.affine_layers import Affine, Convolution, Dense, Normalisation
+from sharpfit.curvature.affine_layers import Convolution, Dense, Normalisation
 from sharpfit.curvature.layers import Elementwise, FixedLinear, Flatten, Layer, MaxPooling
 from sharpfit.curvature.network import Network
+from sharpfit.curvature.piecewise import PIECEWISE_LINEAR, symbolic_trace
 
-_PIECEWISE_LINEAR: tuple[Any, ...] = (
-    *(nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.Hardtanh),
-    *(F.relu, F.leaky_relu, F.relu6, F.hardtanh, torch.relu, "relu"),
-)
 _SMOOTH: tuple[Any, ...] = (
     *(nn.CELU, nn.ELU, nn.GELU, nn.LogSigmoid, nn.Mish, nn.SELU, nn.SiLU, nn.Sigmoid),
     *(nn.Softplus, nn.Softsign, nn.Tanh),
@@ -45,11 +42,8 @@ def read_chain(network: Network) -> list[Layer] | None:
     module = nn.Sequential(network.module)
     if any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules()):
         return None
-    try:
-        graph = fx.symbolic_trace(module).graph
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
-            ValueError):  # fmt: skip
-        # Control flow that depends on values, or whatever else proxies cannot stand in for.
+    graph = symbolic_trace(module)
+    if graph is None:
         return None
     places = {id(parameter): index for index, parameter in enumerate(network.parameters)}
     chain: list[Layer] = []
@@ -61,31 +55,6 @@ def read_chain(network: Network) -> list[Layer] | None:
         chain[:0] = layers
         node = node.args[0]
     return _pool_first(chain) if isinstance(node, fx.Node) else None
-
-
-def is_piecewise_linear(network: Network) -> bool:
-    """Whether a module is known to be affine in each of its layers, each used once.
-
-    Parameters
-    ----------
-    network : Network
-
-    Returns
-    -------
-    bool
-    """
-    chain = read_chain(network)
-    if chain is None:
-        return False
-    indices = [
-        index
-        for layer in chain
-        if isinstance(layer, Affine | Normalisation)
-        for index in (layer.weight_index, layer.bias_index)
-        if index is not None
-    ]
-    smooth = [layer for layer in chain if isinstance(layer, Elementwise)]
-    return len(indices) == len(set(indices)) and all(layer.piecewise_linear for layer in smooth)
 
 
 def _read(node: fx.Node, module: nn.Module, places: dict[int, int]) -> list[Layer] | None:
@@ -110,12 +79,12 @@ def _read(node: fx.Node, module: nn.Module, places: dict[int, int]) -> list[Laye
         return [MaxPooling(lambda x: target(x, *arguments, **keywords, return_indices=True))]
     if target in (F.avg_pool1d, F.avg_pool2d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d):
         return [FixedLinear(lambda x: target(x, *arguments, **keywords))]
-    if target in _PIECEWISE_LINEAR or target in _SMOOTH:
+    if target in PIECEWISE_LINEAR or target in _SMOOTH:
         function = getattr(torch.Tensor, target) if isinstance(target, str) else target
         return [
             Elementwise(
                 lambda x: function(x, *arguments, **keywords),
-                piecewise_linear=target in _PIECEWISE_LINEAR,
+                piecewise_linear=target in PIECEWISE_LINEAR,
                 increasing=target in _INCREASING,
             )
         ]
@@ -129,8 +98,8 @@ def _read_module(layer: Any, places: dict[int, int]) -> list[Layer] | None:
         return []
     if kind is nn.Flatten:
         return [Flatten()] if (layer.start_dim, layer.end_dim) == (1, -1) else None
-    if kind in _PIECEWISE_LINEAR or kind in _SMOOTH:
-        return [Elementwise(layer, kind in _PIECEWISE_LINEAR, kind in _INCREASING)]
+    if kind in PIECEWISE_LINEAR or kind in _SMOOTH:
+        return [Elementwise(layer, kind in PIECEWISE_LINEAR, kind in _INCREASING)]
     if kind in _AVERAGE_POOLING:
         return [FixedLinear(layer)]
     if kind in _MAX_POOLING:

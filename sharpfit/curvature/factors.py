@@ -10,6 +10,12 @@ from torch import Tensor, nn
 
 from sharpfit.curvature.linearisation import Chunk
 from sharpfit.curvature.network import Network, differentiable_kernels
+from sharpfit.curvature.scale_factors import (
+    NORMALISATIONS,
+    ScaleFactors,
+    normalised,
+    scaled_entries,
+)
 from sharpfit.objective import SampleLoss
 
 
@@ -22,10 +28,6 @@ class LayerFactors:
 
     Attributes
     ----------
-    name : str
-        Dotted name of the layer.
-    layer : torch.nn.Module
-        The layer.
     features : Tensor of shape (n, d, T)
         Inputs `h` at the positions where the weight is used; one for a dense layer on rows.
     cotangents : list of C Tensor of shape (n, m, T)
@@ -34,8 +36,6 @@ class LayerFactors:
         Places of its parameters in the selection.
     """
 
-    name: str
-    layer: nn.Module
     features: Tensor
     cotangents: list[Tensor]
     weight_index: int | None
@@ -93,7 +93,9 @@ def _squared_norms(tensor: Tensor) -> Tensor:
     return torch.linalg.vector_norm(rows, dim=1).square()
 
 
-def layer_factors(network: Network, loss: SampleLoss, chunk: Chunk) -> list[LayerFactors] | None:
+def layer_factors(
+    network: Network, loss: SampleLoss, chunk: Chunk
+) -> list[LayerFactors | ScaleFactors] | None:
     """Compute the factors of all layers with selected parameters.
 
     Parameters
@@ -104,26 +106,29 @@ def layer_factors(network: Network, loss: SampleLoss, chunk: Chunk) -> list[Laye
 
     Returns
     -------
-    list of LayerFactors or None
-        None if some selected parameter lies outside dense and ungrouped convolutional layers,
-        in a layer used more than once, or in several layers.
+    list of LayerFactors and ScaleFactors, or None
+        None if some selected parameter lies outside dense, ungrouped convolutional and
+        normalising layers, in a layer used more than once, or in several layers.
     """
     places = {id(parameter): index for index, parameter in enumerate(network.parameters)}
     owners = [
-        (name, layer)
-        for name, layer in network.module.named_modules()
+        layer
+        for layer in network.module.modules()
         if any(id(parameter) in places for parameter in layer.parameters(recurse=False))
     ]
-    found = [id(p) for _, layer in owners for p in layer.parameters(recurse=False)]
+    found = [id(p) for layer in owners for p in layer.parameters(recurse=False)]
     if any(found.count(place) != 1 for place in places):
         return None
-    if any(type(layer) not in (nn.Linear, nn.Conv1d, nn.Conv2d) for _, layer in owners):
+    known = (nn.Linear, nn.Conv1d, nn.Conv2d, *NORMALISATIONS)
+    if any(type(layer) not in known for layer in owners):
         return None
     calls: list[tuple[nn.Module, Tensor, Tensor]] = []
-    hooks = [
-        layer.register_forward_hook(lambda *call: calls.append((call[0], call[1][0], call[2])))
-        for _, layer in owners
-    ]
+
+    def record(layer: nn.Module, entering: tuple[Tensor, ...], leaving: Tensor) -> Tensor:
+        calls.append((layer, entering[0], leaving))
+        return leaving.clone()  # what an activation may overwrite
+
+    hooks = [layer.register_forward_hook(record) for layer in owners]
     try:
         with torch.enable_grad(), differentiable_kernels():
             outputs = network.module(chunk.inputs)
@@ -141,21 +146,20 @@ def layer_factors(network: Network, loss: SampleLoss, chunk: Chunk) -> list[Laye
         )
         for column in root.unbind(2)
     ]
-    names = {id(layer): name for name, layer in owners}
-    factors = []
-    for (layer, inputs, _), *gradients in zip(calls, *columns, strict=True):
-        arranged = _arrange(layer, inputs.detach(), gradients)
+    factors: list[LayerFactors | ScaleFactors] = []
+    for (layer, entering, _), *gradients in zip(calls, *columns, strict=True):
+        indices = places.get(id(layer.weight)), places.get(id(layer.bias))
+        if type(layer) in NORMALISATIONS:
+            features = normalised(layer, entering.detach())
+            if features is None:
+                return None
+            cotangents = [scaled_entries(layer, gradient) for gradient in gradients]
+            factors.append(ScaleFactors(scaled_entries(layer, features), cotangents, *indices))
+            continue
+        arranged = _arrange(layer, entering.detach(), gradients)
         if arranged is None:
             return None
-        factors.append(
-            LayerFactors(
-                names[id(layer)],
-                layer,
-                *arranged,
-                places.get(id(layer.weight)),
-                places.get(id(layer.bias)),
-            )
-        )
+        factors.append(LayerFactors(*arranged, *indices))
     return factors
 
 

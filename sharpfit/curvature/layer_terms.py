@@ -180,8 +180,12 @@ def _chunk_terms(
 ) -> Iterator[tuple[str, _RowTerms]]:
     calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
 
-    def record(name: str) -> Callable[..., None]:
-        return lambda _, entering, leaving: calls[name].append((entering[0], leaving))
+    def record(name: str) -> Callable[..., Tensor]:
+        def hook(_: nn.Module, entering: tuple[Tensor, ...], leaving: Tensor) -> Tensor:
+            calls[name].append((entering[0], leaving))
+            return leaving.clone()  # what an activation may overwrite
+
+        return hook
 
     hooks = [layer.register_forward_hook(record(name)) for name, layer in layers.items()]
     inputs = chunk.inputs.detach()

@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
-from sharpfit.curvature.chain import is_piecewise_linear
 from sharpfit.curvature.factors import layer_factors
 from sharpfit.curvature.gauss_newton import GaussNewtonOperator
 from sharpfit.curvature.hessian import HessianOperator
 from sharpfit.curvature.operator import NetworkOperator
+from sharpfit.curvature.piecewise import is_piecewise_linear
 from sharpfit.curvature.sharding import sum_over
 
 # A chunk's backward passes hold its activations once for every output.
@@ -19,8 +19,9 @@ def exact_trace(operator: NetworkOperator) -> np.ndarray | None:
 
     ``tr G = sum_i a_i |B_i^T J_i|^2`` with ``A_i = B_i B_i^T``: one backward pass per output
     gives the backward factors of all layers, and these with the layers' inputs the norms. A
-    network that is a chain of piecewise linear layers is affine in each layer, so the residual
-    has no diagonal and the Hessian has the same trace.
+    network of piecewise linear operations, skip connections and batch normalisation with fixed
+    statistics included, is piecewise affine in each of its tensors, so the residual has no
+    diagonal and the Hessian has the same trace.
 
     Parameters
     ----------
@@ -31,7 +32,7 @@ def exact_trace(operator: NetworkOperator) -> np.ndarray | None:
     ndarray of shape (number of tensors,), float64, or None
         Traces of the blocks, in the order of ``operator.selection.names``, without weight
         decay. None where the matrix is another one, preconditioned, or its parameters lie
-        outside dense and ungrouped convolutional layers used once.
+        outside dense, ungrouped convolutional and normalising layers used once.
 
     Examples
     --------

@@ -5,7 +5,7 @@ from torch import nn
 
 from sharpfit.curvature import ConjugateOperator, GaussNewtonOperator, hessian_spectrum
 from tests.curvature.reference import mlp, problem, seeded
-from tests.curvature.test_trace import Sequences, relu_cnn
+from tests.curvature.test_trace import Normalised, Sequences, Skips, batch_norm_mlp, relu_cnn
 
 
 def wide():
@@ -13,7 +13,15 @@ def wide():
 
 
 @pytest.mark.parametrize(
-    ("build", "shape"), [(wide, (4,)), (Sequences, (2, 6)), (relu_cnn, (1, 6, 6))]
+    ("build", "shape"),
+    [
+        (wide, (4,)),
+        (Sequences, (2, 6)),
+        (Normalised, (2, 6)),
+        (relu_cnn, (1, 6, 6)),
+        (batch_norm_mlp, (1, 6, 6)),
+        (Skips, (1, 6, 6)),
+    ],
 )
 def test_dense_form_is_that_of_the_products(build, shape):
     module = seeded(build).double()

@@ -40,6 +40,48 @@ class Sequences(nn.Module):
         return self.head(torch.relu(self.each(rows)).sum(1))
 
 
+class Skips(nn.Module):
+    """Piecewise linear with additions, normalisation and activations that overwrite."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3))
+        self.relu = nn.ReLU(inplace=True)
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.norm = nn.BatchNorm2d(3)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, inputs):
+        hidden = self.relu(self.stem(inputs))
+        out = self.norm(self.conv(hidden))
+        out += hidden
+        pooled = torch.cat([self.relu(out).mean((2, 3)), out.sum((2, 3))], dim=1)
+        return self.head(pooled / 2)
+
+
+class Normalised(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(2, 4)
+        self.norm = nn.LayerNorm(4)
+        self.head = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3))
+
+    def forward(self, inputs):
+        return self.head(torch.relu(self.norm(self.embed(inputs.transpose(1, 2)))).mean(1))
+
+
+class Product(nn.Module):
+    """Affine in each entry of a layer, but quadratic in the layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(12, 3)
+
+    def forward(self, inputs):
+        hidden = self.layer(inputs.flatten(1))
+        return hidden * hidden
+
+
 def blocks(matrix, module):
     sizes = [parameter.numel() for parameter in module.parameters()]
     return np.array([float(part.sum()) for part in matrix.diagonal().split(sizes)])
@@ -51,8 +93,19 @@ def data(shape):
     return inputs, torch.randint(0, 3, (9,), generator=generator)
 
 
-def test_trace_of_piecewise_linear_networks_is_that_of_the_hessian():
-    module = seeded(relu_cnn).double()
+def batch_norm_mlp():
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(36, 4, bias=False),
+        nn.BatchNorm1d(4),
+        nn.ReLU6(inplace=True),
+        nn.Linear(4, 3),
+    )
+
+
+@pytest.mark.parametrize("build", [relu_cnn, batch_norm_mlp, Skips])
+def test_trace_of_piecewise_linear_networks_is_that_of_the_hessian(build):
+    module = seeded(build).double()
     inputs, targets = data((1, 6, 6))
     expected = blocks(dense_hessian(module, F.cross_entropy, inputs, targets), module)
     operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets)
@@ -65,7 +118,8 @@ def test_trace_of_piecewise_linear_networks_is_that_of_the_hessian():
 
 
 @pytest.mark.parametrize(
-    ("build", "shape"), [(Sequences, (2, 6)), (lambda: problem("mlp-tanh")[0], (4,))]
+    ("build", "shape"),
+    [(Sequences, (2, 6)), (Normalised, (2, 6)), (lambda: problem("mlp-tanh")[0], (4,))],
 )
 def test_trace_of_gauss_newton(build, shape):
     module = seeded(build).double()
@@ -87,6 +141,10 @@ def test_no_exact_trace_where_it_would_be_wrong():
         module, inputs, targets = problem(name)
         operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets)
         assert exact_trace(operator) is None
+    for build in (Normalised, Product):
+        inputs, targets = data((2, 6))
+        arguments = (seeded(build).double(), nn.CrossEntropyLoss(), inputs, targets)
+        assert exact_trace(HessianOperator(*arguments)) is None
     shared = nn.Linear(4, 4)
     module = seeded(lambda: nn.Sequential(shared, nn.ReLU(), shared, nn.Linear(4, 3))).double()
     _, inputs, targets = problem("mlp-tanh")
