@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 # One thread a process: tests run in $(JOBS) processes, and timings compare like with like.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-slow test-lower-bounds layers lint format types doctest docs bench clean
+.PHONY: help demo test test-slow test-simulations test-lower-bounds layers lint format types doctest docs bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / -- /'
@@ -25,6 +25,9 @@ test: $(INSTALLED)-test ## run the tests
 
 test-slow: $(INSTALLED)-test ## run the long simulations as well
 	$(BIN)/python -m pytest -n $(JOBS) -m "slow or not slow" $(PYTEST_ARGS)
+
+test-simulations: $(INSTALLED)-test ## simulate how often the bound fails, on 1000 data sets a distribution
+	$(BIN)/python -m pytest -n $(JOBS) -m slow $(PYTEST_ARGS) tests/theory/test_bound_coverage.py
 
 test-lower-bounds: ## run the tests with the oldest supported versions, in an environment of their own
 	$(MAKE) test VENV=.venv-lower CONSTRAINTS=constraints-lower.txt

@@ -1,4 +1,4 @@
-"""Searches over many networks by their bound, on data whose error can be measured."""
+"""Bounds on data whose error is known: winners of searches, and the worst network allowed."""
 
 from dataclasses import dataclass
 
@@ -143,3 +143,41 @@ def search(distribution, n, seed, confidence=0.95):
         winner = int(np.argmin(bounds))
         outcomes[kind] = Outcome(bounds[winner], errors[winner])
     return outcomes
+
+
+N_ATOMS = 100
+WORST_FORMS = ("one_sided", "variance", "covering", "exceptions")
+
+
+def worst_network(n, seed, confidence):
+    """Bound, by every form on its own, a network that is as bad as the forms leave room for.
+
+    Rows fall on the integers 0 to 99, each with a class of its own. The network is a piecewise
+    linear function that is right, with margin 1, at the atoms of the reference half and wrong by
+    1 at all others, so its Lipschitz constant is 2 and its error the mass of those others. The
+    reference half is given, so the bound has one scale and one radius, and nothing but the
+    deviation separates it from the truth.
+    """
+    rng = np.random.default_rng(seed)
+    atoms = rng.integers(0, N_ATOMS, n)
+    labels = rng.integers(0, 2, N_ATOMS)[atoms]
+    reference = np.arange(n) < n // 2
+    known = np.isin(np.arange(N_ATOMS), atoms[reference])
+    geometry = fit_geometry(
+        atoms[:, None],
+        labels,
+        reference=reference,
+        scales=[2.0],
+        capacities=[np.inf],
+        radii=[0.5],
+    )
+    margins = np.where(known[atoms], 1.0, -1.0)
+    return {
+        form: Outcome(
+            generalisation_bound(
+                geometry, 2.0, margins=margins, method=form, confidence=confidence
+            ).value,
+            1.0 - known.mean(),
+        )
+        for form in WORST_FORMS
+    }
