@@ -5,8 +5,8 @@
 For every distribution the best of 50 networks is chosen by its bound, at 95 % and on 120 rows, and
 its error is measured on 4000 fresh ones. The worst network that the forms allow comes next, at
 three levels of confidence, on 200 rows: there the bound is nearly as small as it can be, and it
-must fail sometimes. Outcomes are kept in cache/bound_coverage.jsonl, so that a run can be interrupted
-and continued. The tables are written to bound_coverage.md.
+must fail sometimes. Outcomes are kept in cache/bound_coverage.jsonl, so that a run can be
+interrupted and continued. The tables are written to bound_coverage.md.
 """
 
 import argparse
