@@ -23,9 +23,9 @@ LAYERS = {
     "analysers": 6,
     "model_selection": 7,
     "monitoring": 7,
-    "measures": 7,
-    "comparison": 8,
-    "displays": 9,
+    "measures": 8,
+    "comparison": 9,
+    "displays": 10,
 }
 ONLY_IN = {
     # model_selection: a stopping callback is part of it.

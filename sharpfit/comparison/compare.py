@@ -13,7 +13,7 @@ from sklearn.utils.parallel import Parallel, delayed
 import sharpfit
 from sharpfit.bridge import is_trained
 from sharpfit.comparison.comparison import Comparison
-from sharpfit.comparison.runs import OWN_MEASURES, Common, Gap, Run, evaluate_run
+from sharpfit.comparison.runs import Common, Gap, Run, evaluate_run
 from sharpfit.measures import MEASURES
 
 
@@ -48,8 +48,7 @@ def compare_models(
     X_test, y_test : array-like
         Rows and targets that no network was trained or selected on.
     measures : iterable of str, optional
-        Names from `sharpfit.measures.MEASURES`, "bound" and "selection_criterion"; all by
-        default.
+        Names from `sharpfit.measures.MEASURES`; all by default.
     hyperparameters : mapping of str to sequence, optional
         Setting of every run; taken from a search by default.
     equal : {"updates", "training_loss"}, optional
@@ -161,7 +160,7 @@ def _evaluate_alone(call: Any, verbose: int) -> list[Run]:
 
 
 def _measure_names(measures: Iterable[str] | None) -> list[str]:
-    known = [*MEASURES, *OWN_MEASURES]
+    known = list(MEASURES)
     names = known if measures is None else list(measures)
     unknown = [name for name in names if name not in known]
     if unknown:

@@ -11,11 +11,9 @@ from sklearn.base import BaseEstimator, clone
 
 from sharpfit.bridge import Problem, as_problem, unwrap
 from sharpfit.measures import compute_measures
-from sharpfit.model_selection import bound_scorer, selection_scorer
 from sharpfit.networks import StopTrainingAt
 
 Gap = Literal["error", "loss"]
-OWN_MEASURES = ("bound", "selection_criterion")
 
 
 @dataclass(frozen=True)
@@ -157,15 +155,7 @@ def _error(problem: Problem, gap: Gap) -> float:
 def _measure(
     estimator: BaseEstimator, X: Any, y: Any, names: Sequence[str], random_state: int
 ) -> tuple[dict[str, float], dict[str, str]]:
-    literature = [name for name in names if name not in OWN_MEASURES]
-    measured = compute_measures(estimator, X, y, measures=literature, random_state=random_state)
-    values = {name: measured[name].value for name in literature}
+    measured = compute_measures(estimator, X, y, measures=names, random_state=random_state)
+    values = {name: measured[name].value for name in names}
     reasons = {name: str(m.reason) for name, m in measured.items() if m.reason is not None}
-    scorers = {"bound": bound_scorer, "selection_criterion": selection_scorer}
-    for name in OWN_MEASURES:
-        if name in names:
-            try:
-                values[name] = -scorers[name].score(estimator, X, y)
-            except ValueError as error:
-                values[name], reasons[name] = math.nan, str(error)
-    return {name: values[name] for name in names}, reasons
+    return values, reasons

@@ -1,4 +1,4 @@
-"""Measures of trained networks from the literature, one interface for all."""
+"""Measures of trained networks, of the literature and of this library, with one interface."""
 
 from sharpfit.measures.registry import MEASURES, Measure, MeasuredValue, compute_measures
 from sharpfit.measures.trained_network import TrainedNetwork

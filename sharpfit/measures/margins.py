@@ -3,10 +3,7 @@
 import math
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 
 from sharpfit.measures.trained_network import TrainedNetwork
 
@@ -42,30 +39,6 @@ def negative_jacobian_normalised_margin(network: TrainedNetwork) -> float:
     return -_quantile_of_ratio(network.margins, network.logit_jacobian.spectral)
 
 
-def negative_variance_normalised_margin(network: TrainedNetwork) -> float:
-    r"""Minus the median margin in units of the spread of the classes.
-
-    The median of :math:`m_i / (\bar V\,|\nabla_x m_i|)`, where :math:`\bar V` is the mean
-    over classes, weighted by frequency, of the `k`-variance: the expected mean distance
-    between two random halves of the class's rows under their best matching. Source: Chuang
-    et al. 2021 with the inputs as features, gradient-normalised, one random halving.
-    Invariances: rescaling of the logits, of any layer and of the inputs. Cost: one
-    assignment problem a class beside the gradients.
-    """
-    rows = network.problem.inputs.flatten(1).double().cpu().numpy()
-    labels = network.labels.cpu().numpy()
-    generator = np.random.default_rng(network.random_state)
-    spread = 0.0
-    for label in np.unique(labels):
-        members = generator.permutation(np.flatnonzero(labels == label))
-        half = len(members) // 2
-        if half:
-            first, second = rows[members[:half]], rows[members[half : 2 * half]]
-            spread += len(members) / len(rows) * _matching_distance(first, second)
-    gradients = network.logit_jacobian.margin_gradient
-    return -float(np.median(_ratio(network.margins, gradients * spread)))
-
-
 def log_geometric_complexity_over_margin(network: TrainedNetwork) -> float:
     r"""Geometric complexity in units of the squared margin, as a logarithm.
 
@@ -74,18 +47,22 @@ def log_geometric_complexity_over_margin(network: TrainedNetwork) -> float:
     many backward passes as classes.
     """
     complexity = float(np.mean(network.logit_jacobian.frobenius**2))
-    return math.log(complexity) - 2 * math.log(abs(network.margin))
+    return math.log(complexity) - 2 * network.log_margin
 
 
 def _quantile_of_ratio(margins: NDArray[np.float64], scales: NDArray[np.float64]) -> float:
-    return float(np.quantile(_ratio(margins, scales), 0.1))
+    return float(np.quantile(margin_ratio(margins, scales), 0.1))
 
 
-def _ratio(margins: NDArray[np.float64], scales: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Margins over scales; where the network is locally constant, as far as numbers go."""
-    return margins / np.maximum(scales, float(torch.finfo(torch.float64).tiny) ** 0.5)
+def margin_ratio(margins: NDArray[np.float64], scales: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Margins over scales; where the network is locally constant, as far as numbers go.
 
+    Parameters
+    ----------
+    margins, scales : ndarray of shape (n,)
 
-def _matching_distance(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    distances = cdist(first, second)
-    return float(distances[linear_sum_assignment(distances)].mean())
+    Returns
+    -------
+    ndarray of shape (n,)
+    """
+    return margins / np.maximum(scales, np.finfo(np.float64).tiny ** 0.5)

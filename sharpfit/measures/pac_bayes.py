@@ -1,25 +1,30 @@
 """How much noise the weights stand before the training accuracy falls."""
 
+import math
+
 import torch
+from scipy.optimize import brentq
 
 from sharpfit.measures.perturbation import outputs_at, parameter_vector
 from sharpfit.measures.trained_network import TrainedNetwork
 
 _ACCURACY_DROP = 0.1
 _DRAWS = 10
-_BISECTIONS = 15
+_FIRST_GUESS = 0.1
+_SMALLEST, _LARGEST = 1e-4, 2.0
+_RELATIVE_TOLERANCE = 1e-3
 
 
 def pac_bayes_flatness(network: TrainedNetwork) -> float:
     r"""Inverse squared size of the noise that costs a tenth of the training accuracy.
 
-    :math:`1/\sigma^2`, with :math:`\sigma` found by bisection such that the mean training
-    accuracy over 10 draws of :math:`\theta + N(0, \sigma^2 I)` is 0.1 below the network's.
-    The draws are the same at every :math:`\sigma`. Source: Jiang et al. 2020, whose bound
-    this is the flatness term of; not itself a bound. Invariances: none. Cost: about 150
-    passes over the rows.
+    :math:`1/\sigma^2`, with :math:`\sigma` between 1e-4 and 2 such that the mean training
+    accuracy over 10 draws of :math:`\theta + N(0, \sigma^2 I)` falls to 0.1 below the
+    network's. The draws are the same at every :math:`\sigma`, which is found to 0.1 %.
+    Source: Jiang et al. 2020, whose bound this is the flatness term of; not itself a bound.
+    Invariances: none. Cost: about 100 passes over the rows.
     """
-    labels = network.labels
+    labels, inputs = network.labels, network.problem.inputs
     accuracy = _accuracy(network.outputs, labels)
     weights = parameter_vector(network.module)
     generator = torch.Generator(device=weights.device).manual_seed(network.random_state)
@@ -27,20 +32,26 @@ def pac_bayes_flatness(network: TrainedNetwork) -> float:
         torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=weights.device)
         for _ in range(_DRAWS)
     ]
-    low, high = 0.0, 2.0
-    for _ in range(_BISECTIONS):
-        scale = (low + high) / 2
-        mean = sum(
-            _accuracy(
-                outputs_at(network.module, network.problem.inputs, weights + scale * e), labels
-            )
+
+    def excess_drop(log_scale: float) -> float:
+        scale = math.exp(log_scale)
+        accuracies = [
+            _accuracy(outputs_at(network.module, inputs, weights + scale * e), labels)
             for e in noise
-        ) / len(noise)
-        if accuracy - mean > _ACCURACY_DROP:
-            high = scale
-        else:
-            low = scale
-    return 1.0 / ((low + high) / 2) ** 2
+        ]
+        return accuracy - sum(accuracies) / len(accuracies) - _ACCURACY_DROP
+
+    low = high = math.log(_FIRST_GUESS)
+    rising = excess_drop(low) < 0
+    while True:
+        # Outwards by factors of two until the drop is passed.
+        low, high = (high, high + math.log(2)) if rising else (low - math.log(2), low)
+        end = high if rising else low
+        if not math.log(_SMALLEST) < end < math.log(_LARGEST):
+            return math.exp(-2 * end)
+        if (excess_drop(end) < 0) != rising:
+            break
+    return math.exp(-2 * brentq(excess_drop, low, high, xtol=_RELATIVE_TOLERANCE))
 
 
 def _accuracy(outputs: torch.Tensor, labels: torch.Tensor) -> float:

@@ -1,10 +1,10 @@
-"""The training loss at moved weights."""
+"""Outputs, loss and gradient of a network at moved weights."""
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sharpfit.objective import SampleLoss
+from sharpfit.bridge import Problem
 
 _ROWS_PER_BATCH = 4096
 
@@ -46,28 +46,49 @@ def outputs_at(module: nn.Module, inputs: Tensor, vector: Tensor) -> Tensor:
     return torch.cat([functional_call(module, moved, (batch,)).double() for batch in batches])
 
 
-def gradient_of(module: nn.Module, loss: SampleLoss, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Gradient of the loss of rows in the trainable parameters.
+def gradient_at_rows(problem: Problem, rows: Tensor | slice) -> Tensor:
+    """Gradient of the loss of some rows in the trainable parameters.
 
     Parameters
     ----------
-    module : torch.nn.Module
-        Not modified.
-    loss : SampleLoss
-        Loss of the outputs.
-    inputs : Tensor of shape (n, ...)
-        Rows.
-    targets : Tensor of shape (n, ...)
-        Their targets.
+    problem : Problem
+    rows : Tensor of int or slice
+        The rows; their loss is weighted as if they were the whole data set.
 
     Returns
     -------
     Tensor of shape (n_parameters,)
     """
-    vector = parameter_vector(module).requires_grad_()
-    outputs = functional_call(module, _named(module, vector), (inputs,))
-    value = (loss.row_weights(targets) * loss.values(outputs, targets).double()).sum()
-    return torch.autograd.grad(value, vector)[0]
+    vector = parameter_vector(problem.module).requires_grad_()
+    outputs = functional_call(
+        problem.module, _named(problem.module, vector), (problem.inputs[rows],)
+    )
+    return torch.autograd.grad(_loss(problem, rows, outputs), vector)[0]
+
+
+def loss_at(problem: Problem, rows: Tensor | slice, vector: Tensor) -> float:
+    """Loss of some rows at other parameters than the module's own.
+
+    Parameters
+    ----------
+    problem : Problem
+    rows : Tensor of int or slice
+        The rows; their loss is weighted as if they were the whole data set.
+    vector : Tensor of shape (n_parameters,)
+        As laid out by `parameter_vector`.
+
+    Returns
+    -------
+    float
+    """
+    return float(_loss(problem, rows, outputs_at(problem.module, problem.inputs[rows], vector)))
+
+
+def _loss(problem: Problem, rows: Tensor | slice, outputs: Tensor) -> Tensor:
+    loss, targets = problem.sample_loss(), problem.targets[rows]
+    sample_weight = None if problem.sample_weight is None else problem.sample_weight[rows]
+    weights = loss.row_weights(targets, sample_weight)
+    return (weights * loss.values(outputs, targets).double()).sum()
 
 
 def _named(module: nn.Module, vector: Tensor) -> dict[str, Tensor]:
@@ -78,29 +99,3 @@ def _named(module: nn.Module, vector: Tensor) -> dict[str, Tensor]:
             named[name] = vector[start:stop].view_as(parameter)
             start = stop
     return named
-
-
-def loss_at(
-    module: nn.Module, loss: SampleLoss, inputs: Tensor, targets: Tensor, vector: Tensor
-) -> float:
-    """Loss of rows at other parameters than the module's own.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Not modified.
-    loss : SampleLoss
-        Loss of the outputs.
-    inputs : Tensor of shape (n, ...)
-        Rows.
-    targets : Tensor of shape (n, ...)
-        Their targets.
-    vector : Tensor of shape (n_parameters,)
-        As laid out by `parameter_vector`.
-
-    Returns
-    -------
-    float
-    """
-    values = loss.values(outputs_at(module, inputs, vector), targets).double()
-    return float((loss.row_weights(targets) * values).sum())

@@ -9,7 +9,20 @@ from typing import Any
 from torch import nn
 
 from sharpfit.bridge import as_problem
-from sharpfit.measures import jacobians, margins, pac_bayes, sharpness, weight_norms
+from sharpfit.measures import (
+    distances,
+    guarantee,
+    jacobians,
+    k_variance,
+    loss_rise,
+    margins,
+    pac_bayes,
+    path_norms,
+    relative_flatness,
+    sensitivity,
+    sharpness,
+    weight_norms,
+)
 from sharpfit.measures.initialisation import initial_module as rebuild_initial_module
 from sharpfit.measures.trained_network import TrainedNetwork
 
@@ -58,39 +71,87 @@ class MeasuredValue:
 _CLOSED_FORM = "closed form of a linear network"
 _DENSE = "dense float64 derivatives"
 _BY_HAND = "computed by hand"
+_BISECTION = "bisection with the same noise, as in the code of Dziugaite et al. 2020"
+_MATCHING = "the earth mover's distance of the package POT"
+_ESTIMATOR = "the library's public estimator or scorer"
 
 MEASURES: dict[str, Measure] = {
     function.__name__: Measure(function.__name__, function, second_source)
-    for function, second_source in (
-        (weight_norms.squared_norm, _BY_HAND),
-        (weight_norms.squared_distance_from_initialisation, _BY_HAND),
-        (weight_norms.log_frobenius_product, _BY_HAND),
-        (weight_norms.log_spectral_product, _BY_HAND),
-        (weight_norms.log_frobenius_product_over_margin, _BY_HAND),
-        (weight_norms.log_spectral_product_over_margin, _BY_HAND),
-        (weight_norms.stable_rank_sum, _BY_HAND),
-        (weight_norms.log_spectral_complexity_over_margin, _BY_HAND),
-        (weight_norms.path_norm, _BY_HAND),
-        (margins.negative_margin, _CLOSED_FORM),
-        (margins.negative_gradient_normalised_margin, _CLOSED_FORM),
-        (margins.negative_jacobian_normalised_margin, _CLOSED_FORM),
-        (margins.negative_variance_normalised_margin, None),
-        (margins.log_geometric_complexity_over_margin, _CLOSED_FORM),
-        (jacobians.largest_jacobian, _CLOSED_FORM),
-        (jacobians.mean_jacobian, _CLOSED_FORM),
-        (jacobians.largest_probability_jacobian, _DENSE),
-        (jacobians.mean_probability_jacobian, _DENSE),
-        (jacobians.geometric_complexity, _CLOSED_FORM),
-        (jacobians.largest_slope, _DENSE),
-        (sharpness.sharpness, _DENSE),
-        (sharpness.gauss_newton_sharpness, _DENSE),
-        (sharpness.adaptive_sharpness, _DENSE),
-        (sharpness.fisher_rao_norm, _DENSE),
-        (sharpness.ascent_sharpness, _DENSE),
-        (sharpness.average_direction_sharpness, _DENSE),
-        (sharpness.relative_flatness, _DENSE),
-        (pac_bayes.pac_bayes_flatness, None),
+    for second_source, functions in (
+        (
+            _BY_HAND,
+            (
+                weight_norms.squared_norm,
+                weight_norms.log_frobenius_product,
+                weight_norms.log_frobenius_product_over_margin,
+                weight_norms.log_spectral_product,
+                weight_norms.log_spectral_product_over_margin,
+                weight_norms.stable_rank_sum,
+                distances.squared_distance_from_initialisation,
+                distances.squared_spectral_distance_from_initialisation,
+                distances.log_distance_over_margin,
+                distances.log_spectral_distance_over_margin,
+                distances.log_spectral_complexity_over_margin,
+                path_norms.path_norm,
+                path_norms.log_path_norm_over_margin,
+            ),
+        ),
+        (
+            _CLOSED_FORM,
+            (
+                margins.negative_margin,
+                margins.negative_gradient_normalised_margin,
+                margins.negative_jacobian_normalised_margin,
+                margins.log_geometric_complexity_over_margin,
+            ),
+        ),
+        (_MATCHING, (k_variance.negative_variance_normalised_margin,)),
+        (
+            _CLOSED_FORM,
+            (
+                jacobians.largest_jacobian,
+                jacobians.mean_jacobian,
+                jacobians.geometric_complexity,
+            ),
+        ),
+        (
+            _DENSE,
+            (
+                jacobians.largest_probability_jacobian,
+                jacobians.mean_probability_jacobian,
+                jacobians.probability_geometric_complexity,
+                sensitivity.network_sensitivity,
+                sensitivity.input_scaled_sensitivity,
+                jacobians.largest_slope,
+                jacobians.mean_slope,
+                jacobians.mean_local_variation,
+                jacobians.excess_jacobian,
+                sharpness.sharpness,
+                sharpness.adaptive_sharpness,
+                sharpness.filter_normalised_sharpness,
+                loss_rise.ascent_sharpness,
+                loss_rise.average_direction_sharpness,
+                sharpness.hessian_trace,
+                sharpness.gauss_newton_sharpness,
+                sharpness.gauss_newton_trace,
+                sharpness.fisher_rao_norm,
+                relative_flatness.relative_flatness,
+            ),
+        ),
+        (_BISECTION, (pac_bayes.pac_bayes_flatness,)),
+        (
+            _ESTIMATOR,
+            (
+                guarantee.bound,
+                guarantee.bound_empirical_risk,
+                guarantee.bound_geometry_cost,
+                guarantee.bound_deviation,
+                guarantee.bound_lipschitz_constant,
+                guarantee.selection_criterion,
+            ),
+        ),
     )
+    for function in functions
 }
 
 
@@ -159,7 +220,7 @@ def compute_measures(
 def _evaluate(measure: Measure, network: TrainedNetwork) -> MeasuredValue:
     try:
         value = measure.function(network)
-    except ValueError as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         return MeasuredValue(math.nan, str(error))
     if not math.isfinite(value):
         return MeasuredValue(math.nan, f"its value is {value}, as in a diverged network")

@@ -1,17 +1,31 @@
 """A trained network and its training rows, with what several measures share computed once."""
 
+import math
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sharpfit.analysers.bound import BoundSettings, bound_of_problem
 from sharpfit.bridge import Problem
-from sharpfit.jacobian import JacobianNorms, Slopes, jacobian_norms, slopes
+from sharpfit.curvature import GaussNewtonOperator, HessianOperator
+from sharpfit.jacobian import (
+    JacobianNorms,
+    LocalVariation,
+    Slopes,
+    jacobian_norms,
+    local_variation,
+    slopes,
+)
+from sharpfit.measures.layer_jacobians import LayerJacobians, layer_jacobians, weighted_layers
+from sharpfit.theory import Bound
 
 _ROWS_PER_BATCH = 4096
-_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+Matrix = TypeVar("Matrix", HessianOperator, GaussNewtonOperator)
 
 
 class TrainedNetwork:
@@ -72,6 +86,19 @@ class TrainedNetwork:
         """The 10 % quantile of the margins."""
         return float(np.quantile(self.margins, 0.1))
 
+    @property
+    def log_margin(self) -> float:
+        """Logarithm of the absolute value of this quantile.
+
+        Raises
+        ------
+        ValueError
+            If the quantile is zero.
+        """
+        if self.margin == 0:
+            raise ValueError("the 10 % quantile of the margins is zero, so nothing is in its units")
+        return math.log(abs(self.margin))
+
     @cached_property
     def weights(self) -> dict[str, Tensor]:
         """Weight matrices of the linear and convolutional layers, by name, float64.
@@ -126,6 +153,74 @@ class TrainedNetwork:
         rows = self.problem.inputs.flatten(1).double().cpu().numpy()
         return slopes(self.outputs.cpu().numpy(), rows, n_neighbours=min(10, len(rows) - 1))
 
+    @cached_property
+    def local_variation(self) -> LocalVariation:
+        """Jacobians halfway to the nearest neighbour, and at one point around each row."""
+        return local_variation(
+            self.module,
+            self.problem.inputs,
+            n_neighbours=1,
+            n_steps=1,
+            n_directions=1,
+            random_state=self.random_state,
+        )
+
+    @cached_property
+    def layer_jacobians(self) -> LayerJacobians:
+        """Jacobians of the outputs in what enters the layers with weights."""
+        labels = None if self.problem.labels is None else self.labels
+        return layer_jacobians(self.module, self.problem.inputs, labels)
+
+    @cached_property
+    def hessian(self) -> HessianOperator:
+        """Hessian of the training loss in all trainable parameters."""
+        return self.curvature(HessianOperator)
+
+    @cached_property
+    def gauss_newton(self) -> GaussNewtonOperator:
+        """Gauss-Newton matrix of the training loss in all trainable parameters."""
+        return self.curvature(GaussNewtonOperator)
+
+    def curvature(self, kind: type[Matrix], **settings: Any) -> Matrix:
+        """Make a curvature matrix of the training loss.
+
+        Parameters
+        ----------
+        kind : HessianOperator or GaussNewtonOperator
+            Class of the matrix.
+        **settings : dict
+            Its further settings.
+
+        Returns
+        -------
+        NetworkOperator
+        """
+        problem = self.problem
+        return kind(
+            self.module,
+            problem.sample_loss(),
+            problem.inputs,
+            problem.targets,
+            sample_weight=problem.sample_weight,
+            **settings,
+        )
+
+    @cached_property
+    def bound(self) -> Bound:
+        """The generalisation bound with its default settings.
+
+        Raises
+        ------
+        ValueError
+            For a regressor: its bound is on a clipped loss, and nobody chose where to clip.
+        """
+        if self.problem.task == "regression":
+            raise ValueError(
+                "the bound of a regressor is on a clipped loss; choose its loss_bound and use "
+                "GeneralisationBound"
+            )
+        return bound_of_problem(self.problem, self.problem.labels, BoundSettings()).bound
+
 
 def weight_matrices(module: nn.Module) -> dict[str, Tensor]:
     """Weight matrices of the linear and convolutional layers of a module.
@@ -143,14 +238,7 @@ def weight_matrices(module: nn.Module) -> dict[str, Tensor]:
     ValueError
         If there is no such layer.
     """
-    matrices = {
+    return {
         name: layer.weight.detach().flatten(1).double()
-        for name, layer in module.named_modules()
-        if isinstance(layer, _WEIGHTED)
+        for name, layer in weighted_layers(module).items()
     }
-    if not matrices:
-        raise ValueError(
-            f"{type(module).__name__} has no linear or convolutional layer, so norms of weight "
-            "matrices do not exist for it"
-        )
-    return matrices
