@@ -39,7 +39,7 @@ def score(suite: Suite) -> pd.DataFrame:
                 continue  # diverged: a search drops it, whatever ranks the others
             start = time.process_time()
             with torch.no_grad():
-                network.module(rows[position].X)
+                network.trained.module(rows[position].X)
             ours = CRITERIA[OURS](network, rows[position])
             seconds = time.process_time() - start
             held = np.nan_to_num(result["validation"][0, position].numpy(), nan=np.inf)

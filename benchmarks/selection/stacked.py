@@ -4,6 +4,7 @@ The members share nothing: their losses are summed, so each receives its own gra
 optimisers used act entry by entry. Training them together only saves interpreter time.
 """
 
+import copy
 import math
 
 import torch
@@ -46,8 +47,9 @@ class StackedConvolution(nn.Module):
 class StackedBatchNorm(nn.Module):
     """Batch norm of every member by itself; running statistics are kept per member."""
 
-    def __init__(self, members: int, n_features: int) -> None:
+    def __init__(self, members: int, n_features: int, *, of_images: bool = False) -> None:
         super().__init__()
+        self.of_images = of_images
         self.weight = nn.Parameter(torch.ones(members, n_features))
         self.bias = nn.Parameter(torch.zeros(members, n_features))
         self.register_buffer("mean", torch.zeros(members, n_features))
@@ -55,13 +57,12 @@ class StackedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (E, B, F), or (B, E * F, H, W)."""
-        stacked = x.ndim == 3
-        rows = x.transpose(0, 1).flatten(1) if stacked else x
+        rows = x if self.of_images else x.transpose(0, 1).flatten(1)
         mean, variance = self.mean.flatten(), self.variance.flatten()
         rows = functional.batch_norm(
             rows, mean, variance, self.weight.flatten(), self.bias.flatten(), self.training
         )
-        return rows.unflatten(1, self.weight.shape).transpose(0, 1) if stacked else rows
+        return rows if self.of_images else rows.unflatten(1, self.weight.shape).transpose(0, 1)
 
 
 class StackedNetwork(nn.Module):
@@ -96,7 +97,7 @@ class StackedNetwork(nn.Module):
             layer = StackedConvolution if convolutional else StackedLinear
             block: list[nn.Module] = [layer(members, size, n_units)]
             if normalised:
-                block.append(StackedBatchNorm(members, n_units))
+                block.append(StackedBatchNorm(members, n_units, of_images=convolutional))
             block.append(ACTIVATIONS[activation]())
             if convolutional:
                 block.append(nn.MaxPool2d((min(2, height), min(2, breadth))))
@@ -124,13 +125,50 @@ class StackedNetwork(nn.Module):
         return self.head(self.dropout(x))
 
 
-class Member(nn.Module):
-    """One member of a stack as an ordinary module, (B, d) to (B, C)."""
+class PlainNetwork(nn.Module):
+    """One member of a stack made of torch's own layers, (B, d) to (B, C)."""
 
-    def __init__(self, network: StackedNetwork) -> None:
+    def __init__(self, stack: StackedNetwork, member: int = 0) -> None:
         super().__init__()
-        self.network = network
+        self.image = stack.image
+        self.residual = stack.residual
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*(_plain_layer(layer, member) for layer in block))
+            for block in stack.blocks
+        )
+        self.head = _plain_layer(stack.head, member)
+        self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs of shape (B, C)."""
-        return self.network(x.unsqueeze(0))[0]
+        if self.image:
+            x = x.unflatten(1, (1, *self.image))
+        for level, block in enumerate(self.blocks):
+            out = block(x)
+            x = x + out if self.residual and level else out
+        return self.head(x.flatten(1))
+
+
+def _plain_layer(layer: nn.Module, member: int) -> nn.Module:
+    """Torch's layer with the weights of one member."""
+    if isinstance(layer, StackedLinear):
+        plain: nn.Module = nn.Linear(*layer.weight.shape[1:])
+        state = {"weight": layer.weight[member].T, "bias": layer.bias[member, 0]}
+    elif isinstance(layer, StackedConvolution):
+        n_out, n_in = layer.weight.shape[1:3]
+        plain = nn.Conv2d(n_in, n_out, 3, padding=1)
+        state = {"weight": layer.weight[member], "bias": layer.bias[member]}
+    elif isinstance(layer, StackedBatchNorm):
+        kind = nn.BatchNorm2d if layer.of_images else nn.BatchNorm1d
+        plain = kind(layer.weight.shape[1])
+        state = {
+            "weight": layer.weight[member],
+            "bias": layer.bias[member],
+            "running_mean": layer.mean[member],
+            "running_var": layer.variance[member],
+            "num_batches_tracked": torch.tensor(0),
+        }
+    else:
+        return copy.deepcopy(layer)
+    plain.load_state_dict({name: value.detach() for name, value in state.items()})
+    return plain

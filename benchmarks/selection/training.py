@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.model_selection import KFold
-from stacked import Member, StackedNetwork
+from stacked import PlainNetwork, StackedNetwork
 from suites import Data, Suite
 from torch import Tensor, nn
 from torch.nn import functional
@@ -176,4 +176,4 @@ def member(suite: Suite, result: dict[str, Any], seed_position: int, data: Data)
     network.load_state_dict(
         {key: value[seed_position : seed_position + 1] for key, value in result["state"].items()}
     )
-    return Member(network).eval()
+    return PlainNetwork(network)
