@@ -81,7 +81,7 @@ class Network:
 
 
 def _problem(module: nn.Module, rows: Rows) -> Problem:
-    """The problem that the bridge makes of an estimator, for a bare module."""
+    """Make of a bare module what the bridge makes of an estimator."""
     regression = rows.suite.task == "regression"
     criterion: nn.Module
     if regression:
