@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import json
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -93,14 +94,19 @@ def code_version(function: RunFunction) -> str:
     Parameters
     ----------
     function : callable
-        Its whole file counts, and the version of sharpfit; what that file imports does not.
+        Its whole file counts, and those beside it that it imports names from; of sharpfit, the
+        version.
 
     Returns
     -------
     str
     """
-    source = Path(inspect.getfile(function)).read_bytes()
-    return f"{sharpfit.__version__}-{hashlib.sha256(source).hexdigest()[:12]}"
+    own = Path(inspect.getfile(function))
+    names = {getattr(value, "__module__", None) for value in function.__globals__.values()}
+    files = {Path(getattr(sys.modules.get(name), "__file__", None) or own) for name in names}
+    beside = sorted({own} | {file for file in files if file.parent == own.parent})
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in beside)).hexdigest()
+    return f"{sharpfit.__version__}-{digest[:12]}"
 
 
 def write_table(rows: Sequence[Row], path: Path) -> None:

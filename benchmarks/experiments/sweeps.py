@@ -1,0 +1,129 @@
+"""Flat minima across runs: train and measure the networks of every sweep, resumably.
+
+``python sweeps.py mlp cnn resnet --seeds 3`` does what is missing and writes one table a network.
+"""
+
+import argparse
+from itertools import product
+from typing import Any
+
+import torch
+from runs import RESULTS, completed, write_table
+from trained_run import trained_run
+
+Configuration = dict[str, Any]
+
+# What every run of a network has unless a sweep changes it.
+BASES: dict[str, Configuration] = {
+    network: {
+        "network": network,
+        "rows": rows,
+        "batch_size": batch_size,
+        "lr": 0.05,
+        "weight_decay": 0.0,
+        "label_smoothing": 0.0,
+        "sam": 0.0,
+        "mixup": 0.0,
+        "shift": 0,
+        "dropout": 0.0,
+        "jacobian_penalty": 0.0,
+        "equal": "updates",
+        "at": updates,
+    }
+    for network, rows, batch_size, updates in (
+        ("mlp", 500, 50, 600),
+        ("cnn", 300, 30, 300),
+        ("resnet", 300, 30, 500),
+    )
+}
+
+LEARNING_RATES = {"mlp": (0.01, 0.03, 0.1, 0.2), "cnn": (0.01, 0.03, 0.1)}
+WEIGHT_DECAYS = {"mlp": (0.0, 1e-3, 3e-3, 1e-2), "cnn": (0.0, 1e-3, 1e-2)}
+BATCH_SIZES = {"mlp": (10, 25, 50, 125, 250), "cnn": (10, 30, 100)}
+TRAINING_LOSS = 0.05
+
+STRENGTHS: dict[str, tuple[float, ...]] = {
+    "label_smoothing": (0.05, 0.1, 0.3),
+    "weight_decay": (1e-3, 3e-3, 1e-2),
+    "sam": (0.02, 0.05, 0.15),
+    "mixup": (0.1, 0.3, 1.0),
+    "shift": (1, 2, 3),
+    "dropout": (0.1, 0.3, 0.5),
+}
+JACOBIAN_PENALTIES = (1e-5, 1e-4, 1e-3)
+
+
+def sweeps(network: str) -> dict[str, list[Configuration]]:
+    """Return the settings of every sweep of a network, seeds apart.
+
+    Parameters
+    ----------
+    network : {"mlp", "cnn", "resnet"}
+
+    Returns
+    -------
+    dict of str to list of dict
+        Sweeps share settings, the base among them.
+    """
+    base = BASES[network]
+    levels = "mlp" if network == "mlp" else "cnn"
+    grid = [
+        {**base, "lr": lr, "weight_decay": weight_decay}
+        for lr, weight_decay in product(LEARNING_RATES[levels], WEIGHT_DECAYS[levels])
+    ]
+    batches = [{**base, "batch_size": size} for size in BATCH_SIZES[levels]]
+    n_epochs = base["at"] * base["batch_size"] // base["rows"]
+    return {
+        "weight decay x learning rate, equal updates": grid,
+        "weight decay x learning rate, equal training loss": [
+            {**setting, "equal": "training_loss", "at": TRAINING_LOSS} for setting in grid
+        ],
+        "batch size, equal updates": batches,
+        "batch size, equal epochs": [
+            {**setting, "at": n_epochs * -(-base["rows"] // setting["batch_size"])}
+            for setting in batches
+        ],
+        **{
+            f"regulariser: {name}": [base, *({**base, name: strength} for strength in strengths)]
+            for name, strengths in STRENGTHS.items()
+        },
+        "intervention: jacobian_penalty": [
+            base,
+            *({**base, "jacobian_penalty": strength} for strength in JACOBIAN_PENALTIES),
+        ],
+    }
+
+
+def configurations(network: str, n_seeds: int) -> list[Configuration]:
+    """Return every run of a network once, all settings of the first seed first.
+
+    Parameters
+    ----------
+    network : {"mlp", "cnn", "resnet"}
+    n_seeds : int
+
+    Returns
+    -------
+    list of dict
+    """
+    settings = {repr(s): s for sweep in sweeps(network).values() for s in sweep}
+    return [{**s, "seed": seed} for seed in range(n_seeds) for s in settings.values()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("networks", nargs="*", default=list(BASES), help="mlp, cnn, resnet")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for network in arguments.networks:
+        runs = configurations(network, arguments.seeds)
+        name = f"flat_minima_{network}"
+        rows = completed(trained_run, runs, name=name, n_jobs=arguments.jobs)
+        write_table(rows, RESULTS / f"{name}.csv")
+        print(f"{network}: {len(rows)} runs, {sum(r.get('seconds', 0) for r in rows):.0f} s")
+
+
+if __name__ == "__main__":
+    main()

