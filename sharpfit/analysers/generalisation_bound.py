@@ -4,11 +4,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
-from sharpfit.analysers.bound import BoundSettings, ProblemBound, bound_of_problem
+from sharpfit.analysers.bound import (
+    BoundSettings,
+    ProblemBound,
+    bound_of_problem,
+    floor_of_rows,
+)
 from sharpfit.analysers.bound.arguments import check_rows
-from sharpfit.analysers.bound.statement import statement
+from sharpfit.analysers.bound.statement import floor_statement, statement
 from sharpfit.analysers.delegation import DelegatingAnalyser
 from sharpfit.bridge import as_problem
 from sharpfit.theory import DEFAULT_CAPACITIES, curve_table
@@ -228,31 +234,65 @@ class GeneralisationBound(DelegatingAnalyser):
         check_is_fitted(self, "bound_")
         return curve_table(self._result.bound.curves)
 
-    def floor(self, metrics: dict[str, Any] | None = None) -> dict[str, Any]:
+    def floor(
+        self, metrics: dict[str, Any] | None = None, *, X: Any = None, y: Any = None
+    ) -> dict[str, Any]:
         """Return what no network gets below on these rows, for every form of the bound.
 
         See :func:`~sharpfit.theory.bound_floor`. Other metrics can be compared; choosing among
-        ``k`` of them by looking costs the bound ``log k``.
+        ``k`` of them by looking costs the bound ``log k``. Nothing is trained.
 
         Parameters
         ----------
         metrics : dict of str to array-like of shape (n_samples, d), optional
-            The rows of the fit in other spaces, by name.
+            The rows in other spaces, by name.
+        X : array-like of shape (n_samples, n_features), optional
+            Rows between which distances are taken, before any training. Not needed after a fit,
+            when the rows and the metric of the fit are the default.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), optional
+            Their targets.
 
         Returns
         -------
         dict
-            Floor by form, or by name of the metric and form if ``metrics`` are given.
+            Floor by form, or by name of the metric and form if ``metrics`` are given, those of
+            the bound being ``"current"``.
         """
-        check_is_fitted(self, "bound_")
-        own = self._result.floor(self._settings())
+        settings = self._settings()
+        if X is None:
+            check_is_fitted(self, "bound_")
+            own = self._result.floor(settings)
+        else:
+            check_rows(self.estimator, X, y, {}, self.loss_bound)
+            kind = "classification" if is_classifier(self) else "regression"
+            own = floor_of_rows(X, y, kind, settings)
         if metrics is None:
             return own
         others = {
-            name: self._result.in_metric(rows, self._settings()).floor(self._settings())
+            name: (
+                self._result.floor_in(rows, settings)
+                if X is None
+                else floor_of_rows(rows, y, kind, settings)
+            )
             for name, rows in metrics.items()
         }
         return {"current": own} | others
+
+    def floor_statement(
+        self, metrics: dict[str, Any] | None = None, *, X: Any = None, y: Any = None
+    ) -> str:
+        """Say what no network gets below on these rows, and which metric would help.
+
+        Parameters
+        ----------
+        metrics, X, y
+            See :meth:`floor`.
+
+        Returns
+        -------
+        str
+        """
+        return floor_statement(self.floor(metrics or {}, X=X, y=y))
 
     def intrinsic_dimension(self) -> IntrinsicDimension:
         """Estimate the intrinsic dimension of the rows in the metric of the bound.

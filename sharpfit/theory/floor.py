@@ -100,8 +100,9 @@ def least_risks(
     """Lower bound on the mean loss of any network, at every scale.
 
     For points of different classes the ramp losses satisfy
-    ``phi_i + phi_j >= min(1, 2 - s |x_i - x_j|)``; for a regression the clipped losses satisfy
-    ``l_i + l_j >= min(1, |y_i - y_j| / b - s |x_i - x_j|)``. The least sum of losses under these
+    ``phi_i + phi_j >= min(1, 2 - s |x_i - x_j|)``. For a regression with ``a = |y_i - y_j| / b``
+    the clipped losses, flattened where the network is too steep for the scale, satisfy
+    ``l_i + l_j >= min(1, (a - s |x_i - x_j|) min(1, 2 / a))``. The least sum of losses under these
     constraints is a linear program whose dual is a fractional matching of the points, which an
     assignment of the points to themselves solves. Samples of more than 1500 rows are cut into
     chunks: constraints between chunks are left out and the value is still a lower bound.
@@ -133,12 +134,12 @@ def least_risks(
         distances = cdist(features[rows], features[rows])
         if task == "classification":
             apart = 2.0 * (outcomes[rows][:, None] != outcomes[rows][None, :])
+            groups += _group_losses(distances, outcomes[rows], scales)
         else:
             apart = cdist(outcomes[rows], outcomes[rows])
-        if task == "classification":
-            groups += _group_losses(distances, outcomes[rows], scales)
+        kept = 2.0 / np.maximum(apart, 2.0)
         for index, scale in enumerate(scales):
-            needed = np.clip(apart - scale * distances, 0.0, 1.0)
+            needed = np.clip(kept * (apart - scale * distances), 0.0, 1.0)
             if not needed.any():
                 break
             pairs = linear_sum_assignment(needed, maximize=True)

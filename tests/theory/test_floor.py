@@ -114,6 +114,18 @@ def test_regression_floor():
     assert least_risks(features, targets[:, None] / 2.0, np.array([1e-9]), task="regression") > 0.4
 
 
+def test_the_floor_allows_for_steep_networks_and_is_reached_by_one():
+    # Targets five clipping residuals apart at distance 1: slope 10 fits them, and at scale 4.5
+    # its losses of zero are flattened to 1 - 4.5 / 5.
+    features = np.repeat([[0.0], [1.0]], 20, axis=0)
+    targets = 10.0 * features[:, 0]
+    geometry = fit_geometry(features, targets=targets, loss_bound=2.0, scales=[4.5])
+    bound = generalisation_bound(geometry, 10.0, losses=np.zeros(40), method="transport")
+    least = least_risks(features, targets[:, None] / 2.0, geometry.scales, task="regression")
+    assert bound.empirical_risk == pytest.approx(0.1)
+    assert least[0] == pytest.approx(0.1)
+
+
 def test_given_half_leaves_the_one_sided_floors():
     rng = np.random.default_rng(4)
     features, labels = rng.normal(size=(60, 2)), rng.integers(0, 2, 60)

@@ -20,7 +20,7 @@ from sharpfit.theory import (
     logit_margins,
 )
 
-__all__ = ["ProblemBound", "bound_of_problem"]
+__all__ = ["ProblemBound", "bound_of_problem", "floor_of_rows"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,15 +52,41 @@ class ProblemBound:
 
     def floor(self, settings: BoundSettings) -> dict[str, float]:
         """Return the floor of every form on these rows, see ``sharpfit.theory.bound_floor``."""
-        outcomes = {key: value for key, value in self.outcomes.items() if key != "loss_bound"}
-        return bound_floor(self.geometry, self.features, **outcomes, confidence=settings.confidence)
+        return _floor(self.geometry, self.features, self.outcomes, settings)
 
-    def in_metric(self, rows: Any, settings: BoundSettings) -> "ProblemBound":
-        """Return the same with the geometry of the rows in another space."""
+    def floor_in(self, rows: Any, settings: BoundSettings) -> dict[str, float]:
+        """Return the floor of the same rows in another space."""
         features = numeric_rows(rows)
         reference = self.geometry.reference if self.geometry.reference_given else None
         geometry = _geometry(features, self.outcomes, settings, reference)
-        return dataclasses.replace(self, geometry=geometry, features=features)
+        return _floor(geometry, features, self.outcomes, settings)
+
+
+def floor_of_rows(X: Any, y: Any, task: str, settings: BoundSettings) -> dict[str, float]:
+    """Return the floor of every form with distances between rows, without any network.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, ...)
+        Rows.
+    y : array-like of shape (n,) or (n, k)
+        Classes or targets.
+    task : {"classification", "regression"}
+        Kind of targets.
+    settings : BoundSettings
+        Of the bound.
+
+    Returns
+    -------
+    dict of str to float
+        Floor by form.
+    """
+    features = numeric_rows(X)
+    if task == "classification":
+        outcomes: dict[str, Any] = {"labels": np.unique(np.asarray(y), return_inverse=True)[1]}
+    else:
+        outcomes = {"targets": numeric_rows(y), "loss_bound": _loss_bound(settings)}
+    return _floor(_geometry(features, outcomes, settings, None), features, outcomes, settings)
 
 
 def bound_of_problem(problem: Problem, y: Any, settings: BoundSettings) -> ProblemBound:
@@ -125,6 +151,13 @@ def bound_of_problem(problem: Problem, y: Any, settings: BoundSettings) -> Probl
         features=space.features,
         outcomes=outcomes,
     )
+
+
+def _floor(
+    geometry: Geometry, features: np.ndarray, outcomes: dict[str, Any], settings: BoundSettings
+) -> dict[str, float]:
+    given = {key: value for key, value in outcomes.items() if key != "loss_bound"}
+    return bound_floor(geometry, features, **given, confidence=settings.confidence)
 
 
 def _geometry(

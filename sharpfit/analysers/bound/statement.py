@@ -2,7 +2,7 @@
 
 import math
 
-__all__ = ["statement"]
+__all__ = ["floor_statement", "statement"]
 
 
 def statement(
@@ -44,3 +44,55 @@ def statement(
     if bound >= 1.0:
         return f"vacuous ({kind}): {what} <= {rounded} says nothing"
     return f"{kind}: {what} <= {rounded} with confidence {100 * confidence:.4g} %"
+
+
+def floor_statement(floors: dict[str, dict[str, float]]) -> str:
+    """Say what no network gets below, and which metric would help.
+
+    Parameters
+    ----------
+    floors : dict of str to dict of str to float
+        By name of the metric, ``"current"`` first, the floors by form.
+
+    Returns
+    -------
+    str
+        One line a form, and one on the metrics. Floors are written with two digits, rounded
+        downwards.
+
+    Examples
+    --------
+    >>> print(floor_statement({"current": {"transport": 0.934, "best": 0.95},
+    ...                        "PCA": {"transport": 0.41, "best": 0.43}}))
+    no network gets below 0.93 from the transport form on these rows in this metric
+    no network gets below 0.95 from the best of the forms on these rows in this metric
+    PCA would help: there the floor of the best form is 0.43
+    """
+    own = floors["current"]
+    lines = []
+    for form, floor in own.items():
+        name = "best of the forms" if form == "best" else f"{form} form"
+        lines.append(
+            f"no network gets below {_rounded_down(floor)} from the {name} on these rows in this "
+            "metric"
+        )
+    others = {
+        name: _rounded_down(other["best"]) for name, other in floors.items() if name != "current"
+    }
+    better = [name for name in others if float(others[name]) < float(_rounded_down(own["best"]))]
+    lines += [
+        f"{name} would help: there the floor of the best form is {others[name]}"
+        for name in sorted(better, key=lambda name: float(others[name]))
+    ]
+    if others and not better:
+        lines.append(f"none of the other metrics would help: {', '.join(others)}")
+    elif not others and own["best"] >= 0.5:
+        lines.append(
+            "another metric may help: features fixed in advance, or learnt on one half of the rows "
+            "with HalfFeatures"
+        )
+    return "\n".join(lines)
+
+
+def _rounded_down(value: float) -> str:
+    return f"{math.floor(value * 100) / 100:.2f}"
