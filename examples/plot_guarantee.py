@@ -86,7 +86,7 @@ BoundDisplay.from_estimator(certified).plot(form="exceptions")
 
 whole = network().fit(X_train, y_train)
 raw = GeneralisationBound(whole, lipschitz="certified").fit(X_train, y_train)
-print({form: round(float(floor), 2) for form, floor in raw.floor().items()})
+print(raw.floor_statement())
 
 module = whole.module_.eval()
 inputs = torch.as_tensor(X_train, dtype=next(module.parameters()).dtype)
