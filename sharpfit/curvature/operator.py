@@ -167,6 +167,7 @@ class NetworkOperator(SymmetricOperator):
         """
         return self._rows.chunks(self.batch_size if size is None else size)
 
+    @torch.no_grad()
     def reload(self, module: nn.Module) -> None:
         """Take over the values of a module that differs from the operator's in nothing else.
 
@@ -177,7 +178,13 @@ class NetworkOperator(SymmetricOperator):
         module : torch.nn.Module
             Its parameters and buffers are copied, in the operator's dtype.
         """
-        self.network.module.load_state_dict(module.state_dict())
+        own = dict(_named_tensors(self.network.module))
+        for name, tensor in _named_tensors(module):
+            own[name].copy_(tensor)
+        self.release()
+
+    def release(self) -> None:
+        """Let go of what is kept between products; the next product builds it again."""
         self._kept.clear()
 
     @property
@@ -319,6 +326,11 @@ class NetworkOperator(SymmetricOperator):
                 f"vector has shape {tuple(vector.shape)} and dtype {vector.dtype}; expected "
                 f"({self.size},) and {self.dtype}"
             )
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
 
 
 def _non_negative(weight_decay: float) -> float:

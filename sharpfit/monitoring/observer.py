@@ -1,6 +1,5 @@
 """One measurement of a network in training, on fixed rows."""
 
-import copy
 import math
 import time
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpfit.curvature import HessianOperator
-from sharpfit.jacobian import jacobian_norms, slope_bound, slopes
+from sharpfit.jacobian import jacobian_norms, layer_norms
 from sharpfit.linalg import (
     CongruentOperator,
     DiagonalOperator,
@@ -19,11 +18,17 @@ from sharpfit.linalg import (
     LinearCombination,
     SymmetricOperator,
 )
+from sharpfit.monitoring.input_slopes import RowSlopes, variation
+from sharpfit.monitoring.row_terms import RowTerms, row_terms
 from sharpfit.monitoring.stability import StabilityCondition, stability_condition
 from sharpfit.monitoring.tracker import EigenvalueTracker
-from sharpfit.objective import SampleLoss, as_sample_loss, split_head
+from sharpfit.monitoring.watched_network import WatchedNetwork
+from sharpfit.objective import SampleLoss
 
-MEASURED = (
+# More outputs than this would take as many backward passes for the whole Jacobian.
+_MOST_OUTPUTS = 64
+
+_ALWAYS = (
     "loss",
     "gradient_norm",
     "sharpness",
@@ -33,12 +38,41 @@ MEASURED = (
     "trained_sharpness",
     "trained_sharpness_error",
     "stability_limit",
+)
+_AT_ROWS = (
+    "sharpness_floor",
+    "sharpness_floor_error",
+    "loss_sharpness_floor",
+    "loss_curvature",
     "jacobian_max",
     "jacobian_mean",
     "jacobian_mean_error",
+    "response_jacobian_max",
     "slope_bound",
+    "response_slope_bound",
     "loss_slope_bound",
 )
+_VARIATION = ("local_variation", "jacobian_rate", "smooth_loss_sharpness_floor")
+_ALIGNMENT = ("layer_alignment",)
+
+
+def measured(*, jacobian: bool, alignment: bool, local_variation: bool) -> tuple[str, ...]:
+    """Return the names of what is measured with these settings.
+
+    Parameters
+    ----------
+    jacobian, alignment, local_variation : bool
+
+    Returns
+    -------
+    tuple of str
+    """
+    names = _ALWAYS
+    if jacobian:
+        names += _AT_ROWS
+        names += _ALIGNMENT if alignment else ()
+        names += _VARIATION if local_variation else ()
+    return names
 
 
 class Observer:
@@ -57,7 +91,13 @@ class Observer:
     tol : float, default=1e-2
         Their relative accuracy.
     n_jacobian_rows : int, default=256
-        Rows at which Jacobians are measured: all, or a fixed random part.
+        Rows at which Jacobians are measured: all, or a fixed random part; none for 0.
+    layers : bool, default=True
+        Whether to split sharpness over layers, and that of dense ones in factors.
+    alignment : bool, default=False
+        Whether to measure how far the layers' Jacobians line up.
+    local_variation : bool, default=False
+        Whether to measure Jacobians near the rows.
     batch_size : int or "auto", default="auto"
         Rows of a chunk of the Hessian.
     memory_budget : int, default=2**28
@@ -75,21 +115,39 @@ class Observer:
         n_eigenvalues: int = 1,
         tol: float = 1e-2,
         n_jacobian_rows: int = 256,
+        layers: bool = True,
+        alignment: bool = False,
+        local_variation: bool = False,
         batch_size: int | str = "auto",
         memory_budget: int = 2**28,
         random_state: int = 0,
     ) -> None:
-        self.inputs = inputs
         self.targets = targets
         self.sample_weight = sample_weight
         self.n_eigenvalues = n_eigenvalues
-        self.batch_size = batch_size
-        self.memory_budget = memory_budget
+        self.layers = layers
+        self.alignment = alignment
+        self.local_variation = local_variation
+        self._network = WatchedNetwork(
+            inputs, targets, sample_weight, batch_size=batch_size, memory_budget=memory_budget
+        )
+        self._device = inputs.device
         self._tracker = EigenvalueTracker(n_eigenvalues, tol=tol, random_state=random_state)
         self._trained = EigenvalueTracker(1, tol=tol, random_state=random_state)
         generator = torch.Generator().manual_seed(random_state)
         order = torch.randperm(len(inputs), generator=generator)[:n_jacobian_rows]
         self._rows = order.sort().values.to(inputs.device)
+        # Discrete inputs have no derivatives.
+        derivable = inputs.is_floating_point() and len(self._rows) > 0
+        self._points = inputs[self._rows] if derivable else None
+        self._slopes = None
+        if self._points is not None and len(self._rows) > 1:
+            self._slopes = RowSlopes(self._points, targets[self._rows])
+        self._names = measured(
+            jacobian=derivable,
+            alignment=alignment,
+            local_variation=local_variation,
+        )
         self._succeeded = False
 
     def measure(
@@ -120,9 +178,9 @@ class Observer:
             that are NaN are missing.
         """
         start = time.perf_counter()
-        record: dict[str, Any] = dict.fromkeys(MEASURED, math.nan) | {"n_products": 0}
+        record: dict[str, Any] = dict.fromkeys(self._names, math.nan) | {"n_products": 0}
         problem = ""
-        device = self.inputs.device
+        device = self._device
         devices = [device] if device.type == "cuda" else []
         with (
             torch.random.fork_rng(devices=devices),
@@ -140,6 +198,8 @@ class Observer:
                 problem = str(error)
             except torch.OutOfMemoryError:
                 problem = "out of memory; give a smaller memory_budget or batch_size"
+            finally:
+                self._network.release()
         if problem:
             self._tracker.reset()
             self._trained.reset()
@@ -155,36 +215,28 @@ class Observer:
         criterion_takes_log: bool,
         record: dict[str, Any],
     ) -> None:
-        names, moved = _moved_parameters(module, optimizer)
-        analysed, sample_loss = self._snapshot(module, loss, criterion_takes_log)
-        outputs = self._outputs(analysed)
-        losses = sample_loss.values(outputs, self.targets)
-        weights = sample_loss.row_weights(self.targets, self.sample_weight)
+        plain = getattr(module, "_orig_mod", module)
+        names, moved = _moved_parameters(plain, optimizer)
+        operator = self._network.load(plain, loss, names, criterion_takes_log=criterion_takes_log)
+        outputs, gradient = _first_order(operator)
+        losses = operator.loss.values(outputs, self.targets)
+        weights = operator.loss.row_weights(self.targets, self.sample_weight)
         record["loss"] = float(weights @ losses.double())
-        if not math.isfinite(record["loss"]):
-            raise FloatingPointError(f"the loss is {record['loss']}")
-        operator = HessianOperator(
-            analysed,
-            sample_loss,
-            self._inputs(analysed),
-            self.targets,
-            parameters=names,
-            sample_weight=self.sample_weight,
-            batch_size=self.batch_size,
-            memory_budget=self.memory_budget,
-        )
-        self.batch_size = operator.batch_size
-        record["gradient_norm"] = float(operator.gradient().double().norm())
+        record["gradient_norm"] = float(gradient.double().norm())
         pairs = self._tracker.measure(operator)
         record["n_products"] = pairs.n_products
         record["sharpness"], record["sharpness_error"] = _with_error(pairs, self._tracker.tol)
         for place in range(1, min(self.n_eigenvalues, len(pairs.values))):
             record[f"eigenvalue_{place + 1}"] = float(pairs.values[place])
-        record["gauss_newton_part"] = operator.gauss_newton_form(pairs.vectors[:, 0])
+        vector = pairs.vectors[:, 0]
+        record["gauss_newton_part"] = operator.gauss_newton_form(vector)
         record["residual_part"] = record["sharpness"] - record["gauss_newton_part"]
+        if self.layers:
+            record["layers"] = _layer_shares(operator, vector)
         if optimizer is not None:
             self._measure_stability(operator, stability_condition(optimizer, moved), record)
-        self._measure_jacobian(analysed, sample_loss, outputs, losses, record)
+        if self._points is not None:
+            self._measure_inputs(operator, outputs, losses, weights, record)
 
     def _measure_stability(
         self, operator: SymmetricOperator, condition: StabilityCondition, record: dict[str, Any]
@@ -200,77 +252,113 @@ class Observer:
         value, error = _with_error(pairs, self._trained.tol)
         record["trained_sharpness"], record["trained_sharpness_error"] = value, error
 
-    def _measure_jacobian(
+    def _measure_inputs(
         self,
-        module: nn.Module,
-        loss: SampleLoss,
+        operator: HessianOperator,
         outputs: Tensor,
         losses: Tensor,
+        weights: Tensor,
         record: dict[str, Any],
     ) -> None:
-        rows = self._rows
-        inputs = self._inputs(module)
-        if not inputs.is_floating_point():
-            return  # no derivative in discrete inputs
-        spectral = jacobian_norms(module, inputs[rows]).spectral
-        record["jacobian_max"] = float(spectral.max())
-        record["jacobian_mean"] = float(spectral.mean())
-        if len(rows) == len(inputs):
+        assert self._points is not None
+        rows, module, loss = self._rows, operator.network.module, operator.loss
+        inputs = self._points.to(operator.dtype)
+        terms = None
+        if outputs.shape[1] <= _MOST_OUTPUTS:
+            terms = row_terms(
+                module,
+                loss,
+                inputs,
+                self.targets[rows],
+                weights[rows],
+                n_rows=len(outputs),
+                total_weight=float(weights.sum()),
+                moved=operator.selection.names,
+                batch_size=operator.batch_size,
+            )
+            norms = terms.jacobian
+            record["response_jacobian_max"] = terms.response_jacobian_max
+            record["sharpness_floor"] = terms.jacobian_floor
+            record["sharpness_floor_error"] = terms.jacobian_floor_error
+            record["loss_curvature"] = terms.loss_curvature
+            for name, factors in terms.layers.items() if self.layers else ():
+                record["layers"].setdefault(name, {}).update(vars(factors))
+        else:
+            norms = torch.as_tensor(jacobian_norms(module, inputs).spectral)
+        record["jacobian_max"], record["jacobian_mean"] = float(norms.max()), float(norms.mean())
+        if len(rows) == len(outputs):
             record["jacobian_mean_error"] = 0.0
         elif len(rows) > 1:
             # Without replacement, the error falls with the part of the rows that is seen.
-            unseen = 1 - len(rows) / len(inputs)
-            record["jacobian_mean_error"] = float(
-                spectral.std(ddof=1) * math.sqrt(unseen / len(rows))
-            )
-        if len(rows) < 2:
+            unseen = 1 - len(rows) / len(outputs)
+            record["jacobian_mean_error"] = float(norms.std()) * math.sqrt(unseen / len(rows))
+        if self.alignment and (lined_up := layer_norms(module, inputs).alignment) is not None:
+            record["layer_alignment"] = float(lined_up.mean())
+        if self._slopes is not None:
+            if self.local_variation:
+                record |= variation(module, loss, inputs)
+            record |= self._slopes.measure(loss, outputs[rows])
+            self._measure_implied(terms, operator, losses[rows], outputs.shape[1], record)
+
+    def _measure_implied(
+        self,
+        terms: RowTerms | None,
+        operator: HessianOperator,
+        losses: Tensor,
+        n_outputs: int,
+        record: dict[str, Any],
+    ) -> None:
+        """Record what follows from the losses alone."""
+        assert self._slopes is not None
+        bound = self._slopes.implied(operator.loss, losses, n_outputs)
+        if bound is None:
             return
-        points = inputs[rows].flatten(1).cpu().numpy()
-        record["slope_bound"] = slopes(outputs[rows].cpu().numpy(), points).largest
-        try:
-            bound = slope_bound(
-                loss, losses[rows], self.targets[rows], points, n_outputs=outputs.shape[1]
-            )
-        except (TypeError, ValueError):
-            return  # not every loss confines the outputs
         record["loss_slope_bound"] = bound.value
+        if terms is None:
+            return
+        distance = self._slopes.distance(bound.pair)
+        record["loss_sharpness_floor"] = terms.loss_floor(bound, distance, 0.0)
+        if self.local_variation:
+            record["smooth_loss_sharpness_floor"] = terms.loss_floor(
+                bound, distance, record["jacobian_rate"]
+            )
 
-    def _snapshot(
-        self, module: nn.Module, loss: nn.Module | SampleLoss, criterion_takes_log: bool
-    ) -> tuple[nn.Module, SampleLoss]:
-        plain = copy.deepcopy(getattr(module, "_orig_mod", module)).eval()
-        plain.zero_grad(set_to_none=True)
-        if any(p.dtype in (torch.float16, torch.bfloat16) for p in plain.parameters()):
-            plain = plain.float()
-        if isinstance(loss, SampleLoss):
-            return plain, loss
-        analysed, criterion = split_head(
-            plain, loss, self._inputs(plain)[:8], criterion_takes_log=criterion_takes_log
-        )
-        return analysed, as_sample_loss(criterion)
 
-    def _inputs(self, module: nn.Module) -> Tensor:
-        if not self.inputs.is_floating_point():
-            return self.inputs
-        return self.inputs.to(next(module.parameters()).dtype)
+def _first_order(operator: HessianOperator) -> tuple[Tensor, Tensor]:
+    """Return the outputs of all rows and the gradient of the loss, from one pass."""
+    gradient = torch.zeros(operator.size, dtype=operator.dtype, device=operator.device)
+    parts, outputs = operator.selection.split(gradient), []
+    with torch.no_grad():
+        try:
+            for linearisation in operator.linearisations():
+                outputs.append(linearisation.outputs)
+                linearisation.add_gradient(parts)
+        except ValueError as error:
+            raise FloatingPointError(f"the loss is not finite: {error}") from error
+    return torch.cat(outputs), gradient
 
-    def _outputs(self, module: nn.Module) -> Tensor:
-        size = 1024 if self.batch_size == "auto" else int(self.batch_size)
-        with torch.no_grad():
-            return torch.cat([module(part) for part in self._inputs(module).split(size)])
+
+def _layer_shares(operator: HessianOperator, vector: Tensor) -> dict[str, dict[str, float]]:
+    """Return the part of the top eigenvector's squared length in every layer."""
+    shares: dict[str, dict[str, float]] = {}
+    squares = vector.double().square()
+    for name, part in zip(
+        operator.selection.names, operator.selection.split(squares / squares.sum()), strict=True
+    ):
+        layer = shares.setdefault(name.rpartition(".")[0], {"share": 0.0})
+        layer["share"] += float(part.sum())
+    return shares
 
 
 def _moved_parameters(
     module: nn.Module, optimizer: torch.optim.Optimizer | None
-) -> tuple[Sequence[str] | None, list[nn.Parameter]]:
+) -> tuple[Sequence[str], list[nn.Parameter]]:
     """Return the names and tensors of the trainable parameters the optimiser holds."""
-    plain = getattr(module, "_orig_mod", module)
-    named = [(name, p) for name, p in plain.named_parameters() if p.requires_grad]
-    if optimizer is None:
-        return None, [p for _, p in named]
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    kept = [(name, p) for name, p in named if id(p) in held]
-    return [name for name, _ in kept], [p for _, p in kept]
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    if optimizer is not None:
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        named = [(name, p) for name, p in named if id(p) in held]
+    return [name for name, _ in named], [p for _, p in named]
 
 
 def _trained_operator(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from sharpfit.bridge import as_problem
-from sharpfit.monitoring.observer import MEASURED, Observer
+from sharpfit.monitoring.observer import Observer, measured
 from sharpfit.objective import SampleLoss
 
 __all__ = ["SharpnessMonitor"]
@@ -49,7 +49,14 @@ class SharpnessMonitor(Callback):
     tol : float, default=1e-2
         Their relative accuracy.
     n_jacobian_rows : int, default=256
-        Rows at which Jacobians are measured: all, or a fixed random part.
+        Rows at which Jacobians are measured: all, or a fixed random part; none for 0.
+    layers : bool, default=True
+        Whether to split sharpness over layers, and that of dense layers in factors.
+    alignment : bool, default=False
+        Whether to measure how far the layers' Jacobians line up.
+    local_variation : bool, default=False
+        Whether to measure Jacobians between and around the rows too: some fifteen times the
+        work at the rows.
     batch_size : int or "auto", default="auto"
         Rows of a chunk of the Hessian.
     memory_budget : int, default=2**28
@@ -96,6 +103,9 @@ class SharpnessMonitor(Callback):
         n_eigenvalues: int = 1,
         tol: float = 1e-2,
         n_jacobian_rows: int = 256,
+        layers: bool = True,
+        alignment: bool = False,
+        local_variation: bool = False,
         batch_size: int | str = "auto",
         memory_budget: int = 2**28,
         random_state: int = 0,
@@ -107,6 +117,9 @@ class SharpnessMonitor(Callback):
         self.n_eigenvalues = n_eigenvalues
         self.tol = tol
         self.n_jacobian_rows = n_jacobian_rows
+        self.layers = layers
+        self.alignment = alignment
+        self.local_variation = local_variation
         self.batch_size = batch_size
         self.memory_budget = memory_budget
         self.random_state = random_state
@@ -197,7 +210,7 @@ class SharpnessMonitor(Callback):
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Write the last measurement into the row of the epoch."""
         for name in self.history:
-            net.history.record(name, self.records_[-1][name] if self.records_ else math.nan)
+            net.history.record(name, self.records_[-1].get(name, math.nan))
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
         """Let go of the rows."""
@@ -274,6 +287,9 @@ class SharpnessMonitor(Callback):
             n_eigenvalues=self.n_eigenvalues,
             tol=self.tol,
             n_jacobian_rows=self.n_jacobian_rows,
+            layers=self.layers,
+            alignment=self.alignment,
+            local_variation=self.local_variation,
             batch_size=self.batch_size,
             memory_budget=self.memory_budget,
             random_state=self.random_state,
@@ -284,9 +300,14 @@ class SharpnessMonitor(Callback):
             raise ValueError(f'every={self.every!r} must be a positive int or "auto".')
         if not self.max_overhead > 0:
             raise ValueError(f"max_overhead={self.max_overhead!r} must be positive.")
-        unknown = [name for name in self.history if name not in MEASURED]
+        known = measured(
+            jacobian=self.n_jacobian_rows > 0,
+            alignment=self.alignment,
+            local_variation=self.local_variation,
+        )
+        unknown = [name for name in self.history if name not in known]
         if unknown:
-            raise ValueError(f"history names {unknown}; what is measured is {MEASURED}.")
+            raise ValueError(f"history names {unknown}; what is measured is {known}.")
 
 
 def _training_problem(net: Any, dataset: Any, X: Any, y: Any) -> Any:

@@ -321,7 +321,7 @@ def test_diverged_training_goes_on_and_is_recorded():
         net.fit(X, X[:, 0])
     assert len(monitor.records_) == 7
     assert monitor.records_[0]["problem"] == ""
-    assert "the loss is nan" in monitor.records_[-1]["problem"]
+    assert "the loss is not finite" in monitor.records_[-1]["problem"]
     assert math.isnan(monitor.records_[-1]["sharpness"])
 
 

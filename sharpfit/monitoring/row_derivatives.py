@@ -1,0 +1,174 @@
+"""Derivatives of a network at single rows: in its input and at its dense layers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass(frozen=True)
+class DenseLayer:
+    """What makes the curvature of a dense layer that is used once, on rows.
+
+    Attributes
+    ----------
+    layer : torch.nn.Linear
+        The layer.
+    features : Tensor of shape (n, d)
+        What enters it.
+    backward : Tensor of shape (n, C, m)
+        Derivatives of the outputs in what leaves it.
+    """
+
+    layer: nn.Linear
+    features: Tensor
+    backward: Tensor
+
+
+@dataclass(frozen=True)
+class FirstLayer:
+    """The linear layer that the input enters.
+
+    Attributes
+    ----------
+    name : str
+        Dotted name of the layer.
+    layer : torch.nn.Linear or convolution
+        The layer.
+    along : Tensor of shape (n, C)
+        Derivative of the outputs along the layer's own weight.
+    """
+
+    name: str
+    layer: Any
+    along: Tensor
+
+
+@dataclass(frozen=True)
+class RowDerivatives:
+    """Derivatives of a network's outputs at some rows.
+
+    Attributes
+    ----------
+    inputs : Tensor of shape (n, ...)
+        The rows.
+    outputs : Tensor of shape (n, C)
+        The outputs.
+    jacobian : Tensor of shape (n, C, d)
+        Their derivatives in the flattened input.
+    layers : dict of str to DenseLayer
+        Dense layers that are used once, on rows, by name.
+    first : FirstLayer or None
+        The linear layer that the input enters, if it is used once.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    jacobian: Tensor
+    layers: dict[str, DenseLayer]
+    first: FirstLayer | None
+
+
+def row_derivatives(module: nn.Module, inputs: Tensor) -> RowDerivatives:
+    """Differentiate the outputs in inputs and layers, one backward pass an output.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        In evaluation mode; returns logits or predictions of shape (n, C).
+    inputs : Tensor of shape (n, ...)
+        Floating rows.
+
+    Returns
+    -------
+    RowDerivatives
+    """
+    rows = inputs.detach().requires_grad_()
+    with torch.enable_grad():
+        outputs, calls = _forward(module, rows)
+    dense = {
+        name: call
+        for name, call in calls.items()
+        if type(call.layer) is nn.Linear and call.features.ndim == 2
+    }
+    entered = [name for name, call in calls.items() if call.enters_input]
+    first = entered[0] if len(entered) == 1 else None
+    points = [rows, *(call.leaving for call in dense.values())]
+    if first is not None:
+        points.append(calls[first].leaving)
+    count, width = outputs.shape
+    columns: list[list[Tensor]] = [[] for _ in points]
+    for column in outputs.unbind(1):
+        found = torch.autograd.grad(
+            column.sum(), points, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        for place, gradient in enumerate(found):
+            if place == len(dense) + 1:
+                gradient = _along_weight(calls[first or ""], gradient)
+            columns[place].append(gradient.reshape(count, -1))
+    parts = [torch.stack(place, dim=1) for place in columns]
+    layers = {
+        name: DenseLayer(call.layer, call.features, backward)
+        for (name, call), backward in zip(dense.items(), parts[1:], strict=False)
+    }
+    return RowDerivatives(
+        inputs=inputs,
+        outputs=outputs.detach(),
+        jacobian=parts[0],
+        layers=layers,
+        first=None
+        if first is None
+        else FirstLayer(first, calls[first].layer, parts[-1].view(count, width)),
+    )
+
+
+@dataclass
+class _Call:
+    """A call of a linear layer."""
+
+    layer: Any
+    features: Tensor
+    leaving: Tensor
+    enters_input: bool
+
+
+def _forward(module: nn.Module, rows: Tensor) -> tuple[Tensor, dict[str, _Call]]:
+    """Run the module; return the linear layers that were called once."""
+    calls: dict[str, _Call] = {}
+    repeated: set[str] = set()
+
+    def record(name: str, layer: nn.Module, entering: tuple[Any, ...], leaving: Any) -> None:
+        if name in calls or not entering:
+            repeated.add(name)
+            return
+        features = entering[0].detach()
+        same = features.data_ptr() == rows.data_ptr() and features.numel() == rows.numel()
+        calls[name] = _Call(layer, features, leaving, same)
+
+    hooks = [
+        layer.register_forward_hook(
+            lambda layer, entering, leaving, name=name: record(name, layer, entering, leaving)
+        )
+        for name, layer in module.named_modules()
+        if type(layer) is nn.Linear or type(layer) in _CONVOLUTIONS
+    ]
+    try:
+        outputs = module(rows)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return outputs, {name: call for name, call in calls.items() if name not in repeated}
+
+
+def _along_weight(call: _Call, gradient: Tensor) -> Tensor:
+    """Return every row's derivative along the weight, the inner product with ``W * x``."""
+    moved = call.leaving.detach()
+    if call.layer.bias is not None:
+        axis = 1 if type(call.layer) in _CONVOLUTIONS else -1
+        shape = [1] * moved.ndim
+        shape[axis] = -1
+        moved = moved - call.layer.bias.detach().view(shape)
+    return (gradient * moved).flatten(1).sum(dim=1)
