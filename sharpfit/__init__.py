@@ -6,6 +6,7 @@ Public names are imported on first use, so that ``import sharpfit.theory`` does 
 import importlib
 
 _PUBLIC_NAMES: dict[str, str] = {
+    "AttributionDisplay": "sharpfit.displays",
     "BoundDisplay": "sharpfit.displays",
     "ComparisonDisplay": "sharpfit.displays",
     "GeneralisationBound": "sharpfit.analysers",

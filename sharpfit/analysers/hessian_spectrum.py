@@ -1,26 +1,32 @@
 """Top curvature of the loss of a network, as an estimator."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sharpfit.analysers.arguments import as_dtype, as_seed
-from sharpfit.analysers.attribution_tables import KINDS, data_table, tensor_table
+from sharpfit.analysers.attribution_tables import (
+    RELATIONS,
+    SPLITS,
+    as_positions,
+    data_table,
+    tensor_table,
+)
+from sharpfit.analysers.callback_support import CallbackSupport, fit_progress, with_callbacks
 from sharpfit.analysers.delegation import DelegatingAnalyser
-from sharpfit.analysers.objective_hessian import objective_spectrum
+from sharpfit.analysers.problem_spectrum import problem_spectrum
+from sharpfit.analysers.spectrum_settings import check_spectrum_settings
 from sharpfit.bridge import Problem, as_problem
-from sharpfit.curvature import HessianSpectrumResult, hessian_spectrum, select_parameters
+from sharpfit.curvature import HessianSpectrumResult, select_parameters
 from sharpfit.curvature.frame import as_frame
 
 __all__ = ["HessianSpectrum"]
 
 
-class HessianSpectrum(DelegatingAnalyser):
+class HessianSpectrum(CallbackSupport, DelegatingAnalyser):
     """Extreme eigenvalues of the curvature of a network's loss, with their error bars.
 
     The loss is the one the network is trained with, on the rows given to `fit`, with class and
@@ -58,17 +64,23 @@ class HessianSpectrum(DelegatingAnalyser):
     batch_size : int or "auto", default="auto"
         Rows of a chunk. The result does not depend on it beyond rounding.
     memory_budget : int, default=2**31
-        Bytes for what is kept between products.
+        Bytes, 2 GiB by default, for what is kept between products and one chunk's working
+        memory. What does not fit is computed again at every product, with the same result. The
+        network, the rows and the Lanczos vectors come on top.
     dtype : torch.dtype, str or None, default=None
         Floating dtype of the analysis, such as ``"float64"``; the network's own by default.
     tol : float, default=1e-3
         Relative accuracy of the eigenvalues.
     max_products : int, optional
         Budget of products with the matrix for the eigenvalues.
+    n_jobs : int or None, default=None
+        Processes for eigenvalues, trace and density, as joblib takes them. They give the numbers
+        of one process up to rounding, and each has a `memory_budget` of its own.
     random_state : int, RandomState or None, default=None
         Seed of start vectors and probes.
     verbose : int, default=0
-        Print one line per this many products.
+        Print one line per this many products. Callbacks of scikit-learn 1.9 and later, set with
+        `set_callbacks`, are told of every product.
 
     Attributes
     ----------
@@ -84,9 +96,10 @@ class HessianSpectrum(DelegatingAnalyser):
     converged_ : ndarray of shape (k,), bool
         Whether the error bounds meet `tol`.
     interrupted_ : bool
-        Whether Ctrl-C ended the work early, with fewer or rougher eigenvalues.
+        Whether Ctrl-C, or a callback, ended the work early, with fewer or rougher numbers.
     sharpness_ : float
-        Largest eigenvalue of `matrix`, whatever `which` says.
+        Largest eigenvalue of `matrix`, whatever `which` says; NaN if the work was interrupted
+        before it was known.
     gauss_newton_share_ : float
         Part of the first eigenvalue that comes from the Gauss-Newton matrix; may exceed one.
     trace_, trace_std_error_ : float or None
@@ -95,6 +108,8 @@ class HessianSpectrum(DelegatingAnalyser):
         Density with standard errors. None unless asked for.
     n_products_ : int
         Products with the matrix spent on the eigenvalues.
+    route_ : {"closed_form", "traced", "graph"}
+        How products were computed: hand-written derivatives, a replayed trace, or double backward.
     parameter_names_ : list of str
         Names of the selected parameters.
     estimator_ : estimator object
@@ -137,6 +152,7 @@ class HessianSpectrum(DelegatingAnalyser):
         dtype: torch.dtype | str | None = None,
         tol: float = 1e-3,
         max_products: int | None = None,
+        n_jobs: int | None = None,
         random_state: Any = None,
         verbose: int = 0,
     ):
@@ -153,9 +169,11 @@ class HessianSpectrum(DelegatingAnalyser):
         self.dtype = dtype
         self.tol = tol
         self.max_products = max_products
+        self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
 
+    @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "HessianSpectrum":
         """Compute the spectrum on rows and targets, training a clone first where needed.
 
@@ -172,33 +190,34 @@ class HessianSpectrum(DelegatingAnalyser):
         -------
         HessianSpectrum
         """
-        self._check_parameters()
+        check_spectrum_settings(self.get_params(deep=False))
         if y is None:
             raise ValueError(
                 "HessianSpectrum requires y to be passed, but the target y is None: the loss "
                 "needs the targets."
             )
-        problem = self._problem(self.estimator, X, y, self.prefit, sample_weight)
-        seed = as_seed(self.random_state)
-        result = self._spectrum(
-            problem,
-            seed,
-            n_eigenvalues=self.n_eigenvalues,
-            which=self.which,
-            trace=self.trace,
-            density=self.density,
-        )
-        self._kept_problem: Problem | None = problem
-        self.estimator_ = problem.estimator
-        self.refitted_ = problem.refitted
-        validate_data(self, X, skip_check_array=True)
-        if not hasattr(self, "n_features_in_"):
-            self.n_features_in_ = int(np.prod(np.asarray(X).shape[1:]))
-        self._store(result, select_parameters(problem.module, self.parameters).shapes)
-        self.sharpness_ = float(self.eigenvalues_[0])
-        if self.which != "largest" and (self.which == "smallest" or self.sharpness_ < 0):
-            top = self._spectrum(problem, seed, n_eigenvalues=1, which="largest")
-            self.sharpness_ = float(top.eigenvalues[0])
+        n_parts = 2 + (self.which != "largest") + bool(self.trace) + bool(self.density)
+        data = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
+        with fit_progress(self, n_parts, **data) as progress:
+            with progress.part("network"):
+                problem = self._problem(self.estimator, X, y, self.prefit, sample_weight)
+            result = self._spectrum(
+                problem,
+                n_eigenvalues=self.n_eigenvalues,
+                which=self.which,
+                trace=bool(self.trace),
+                density=bool(self.density),
+                sharpness=True,
+                n_jobs=self.n_jobs,
+                progress=progress,
+            )
+            self._kept_problem: Problem | None = problem
+            self.estimator_ = problem.estimator
+            self.refitted_ = problem.refitted
+            validate_data(self, X, skip_check_array=True)
+            if not hasattr(self, "n_features_in_"):
+                self.n_features_in_ = int(np.prod(np.asarray(X).shape[1:]))
+            self._store(result, select_parameters(problem.module, self.parameters).shapes)
         return self
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -219,8 +238,7 @@ class HessianSpectrum(DelegatingAnalyser):
         """
         check_is_fitted(self, "estimator_")
         problem = self._problem(self.estimator_, X, y, True, sample_weight)
-        top = self._spectrum(problem, as_seed(self.random_state), n_eigenvalues=1, which="largest")
-        return -float(top.eigenvalues[0])
+        return -float(self._spectrum(problem, n_eigenvalues=1, which="largest").eigenvalues[0])
 
     def attribution(
         self,
@@ -231,38 +249,42 @@ class HessianSpectrum(DelegatingAnalyser):
         y: Any = None,
         sample_weight: Any = None,
     ) -> Any:
-        """Split an eigenvalue exactly over tensors, layers, samples or outputs.
+        """Split an eigenvalue exactly, or relate the curvature of layers to the Jacobian.
 
         With a unit eigenvector ``v`` in parts ``v_l``, the eigenvalue is the sum of
-        ``eigenvalue * |v_l|^2`` over tensors, the sum over samples of each one's curvature along
-        ``v``, and, as far as it comes from the Gauss-Newton matrix, a sum of non-negative parts
-        of the outputs. Single eigenvectors of a repeated eigenvalue are arbitrary: give the
-        indices of all its copies to average over them.
+        ``eigenvalue * |v_l|^2`` over tensors, and the sum over samples, or over outputs, of the
+        curvature each has along ``v``. Single eigenvectors of a repeated eigenvalue are
+        arbitrary: give the indices of all its copies to average over them.
 
         Parameters
         ----------
         index : int or sequence of int, default=0
             Position in `eigenvalues_`, or positions to average over.
-        by : {"tensor", "layer", "sample", "output", "factor"}, default="tensor"
-            What to split over. "factor" splits the Gauss-Newton trace of dense layers, not the
-            eigenvalue, into feature energy, backward energy, loss curvature and their alignment,
-            with both sides of the inequality between a layer's curvature and the input-output
-            Jacobian; see `sharpfit.curvature.layer_terms`.
+        by : str, default="tensor"
+            "tensor", "layer", "sample" and "output" say what to split over. The others do not
+            depend on `index`. "factor" has the Gauss-Newton trace of every dense layer as a
+            product of feature energy, backward energy, loss curvature and their alignment;
+            "inequality", for every dense layer and sample, how large the layer's curvature lets
+            the input-output Jacobian be, and how large it is, see
+            `sharpfit.curvature.layer_terms`; "alignment", for every sample, the norm of the
+            product of the layers' Jacobians against the product of their norms, which tells
+            larger layers from layers that line up, see `sharpfit.jacobian.layer_norms`.
         X, y, sample_weight : array-like, optional
-            Rows, for splits by sample, output and factor; by default those of `fit`, which an
-            analysis loaded from a file no longer has.
+            Rows; by default those of `fit`, which an analysis loaded from a file no longer has.
+            Splits over tensors and layers need none.
 
         Returns
         -------
         pandas.DataFrame or dict of ndarray
-            One row per part, with its ``contribution`` in units of the loss, and its ``share`` and
-            a bound on its ``error`` for tensors and layers. A dictionary without pandas.
+            One row per part. For splits the ``share`` and the ``contribution`` in units of the
+            loss, which add up to one and to the eigenvalue, with a bound on the ``error`` for
+            tensors and layers, and with the parts of the Gauss-Newton matrix and the residual
+            for samples and outputs. A dictionary without pandas.
         """
         check_is_fitted(self, "eigenvalues_")
-        positions = np.atleast_1d(index)
-        if not np.all((positions >= 0) & (positions < len(self.eigenvalues_))):
-            last = len(self.eigenvalues_) - 1
-            raise ValueError(f"index={index!r} must lie between 0 and {last}.")
+        if by not in SPLITS + RELATIONS:
+            raise ValueError(f"by={by!r} must be one of {SPLITS + RELATIONS}.")
+        positions = as_positions(index, len(self.eigenvalues_))
         vectors = self.eigenvectors_[:, positions]
         if by in ("tensor", "layer"):
             columns = tensor_table(
@@ -274,30 +296,20 @@ class HessianSpectrum(DelegatingAnalyser):
                 by_layer=by == "layer",
             )
             return as_frame(columns)
-        if by not in KINDS:
-            raise ValueError(f"by={by!r} must be one of {KINDS}.")
         problem = self._kept_problem
         if X is not None:
             problem = self._problem(self.estimator_, X, y, True, sample_weight)
         if problem is None:
             raise ValueError(f"by={by!r} needs rows, which a loaded analysis lacks; pass X and y.")
-        columns = data_table(
-            problem,
-            by,
-            vectors,
-            self.matrix,
-            parameters=self.parameters,
-            batch_size=self.batch_size,
-            memory_budget=self.memory_budget,
-        )
-        return as_frame(columns)
+        settings = {"parameters": self.parameters, **self._chunks()}
+        return as_frame(data_table(problem, by, vectors, self.matrix, **settings))
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         return state | {"_kept_problem": None} if "_kept_problem" in state else state
 
-    def plot(self, ax: Any = None, *, kind: str = "eigenvalues") -> Any:
-        """Draw the spectrum; see `sharpfit.SpectrumDisplay`.
+    def plot(self, ax: Any = None, *, kind: str = "eigenvalues", **attribution: Any) -> Any:
+        """Draw the spectrum, or a table of `attribution`.
 
         Parameters
         ----------
@@ -305,32 +317,21 @@ class HessianSpectrum(DelegatingAnalyser):
             Axes to draw on; new ones by default.
         kind : {"eigenvalues", "density", "attribution"}, default="eigenvalues"
             What to draw.
+        **attribution : dict
+            Arguments of `attribution`, such as ``by="sample"``, for ``kind="attribution"``.
 
         Returns
         -------
-        SpectrumDisplay
+        SpectrumDisplay or AttributionDisplay
+            The latter for ``kind="attribution"``.
         """
-        from sharpfit.displays import SpectrumDisplay
+        from sharpfit.displays import AttributionDisplay, SpectrumDisplay
 
+        if kind == "attribution":
+            return AttributionDisplay.from_estimator(self, **attribution).plot(ax)
+        if attribution:
+            raise ValueError(f'{sorted(attribution)} are for kind="attribution", not {kind!r}.')
         return SpectrumDisplay.from_estimator(self).plot(ax, kind=kind)
-
-    def _check_parameters(self) -> None:
-        for name, allowed in (
-            ("matrix", ("hessian", "gauss_newton")),
-            ("which", ("largest", "smallest", "magnitude")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {allowed}.")
-        count = self.n_eigenvalues
-        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-            raise ValueError(f"n_eigenvalues={count!r} must be a positive int.")
-        if not 0 <= self.tol < 1:
-            raise ValueError(f"tol={self.tol!r} must be at least 0 and below 1: it is relative.")
-        if self.max_products is not None and self.max_products < count:
-            raise ValueError(
-                f"max_products={self.max_products} must be at least n_eigenvalues={count}: each "
-                "eigenvalue takes a product."
-            )
 
     def _problem(self, estimator: Any, X: Any, y: Any, prefit: Any, sample_weight: Any) -> Problem:
         problem = as_problem(
@@ -343,40 +344,21 @@ class HessianSpectrum(DelegatingAnalyser):
             )
         return problem
 
-    def _spectrum(
-        self, problem: Problem, seed: int | None, **request: Any
-    ) -> HessianSpectrumResult:
-        request |= {
-            "parameters": self.parameters,
-            "tol": self.tol,
-            "max_products": self.max_products,
-            "random_state": seed,
-            "verbose": self.verbose,
-        }
-        if problem.objective is not None and self.matrix == "hessian":
-            result = objective_spectrum(problem, **request)
-        else:
-            result = hessian_spectrum(
-                problem.module,
-                problem.sample_loss(),
-                problem.inputs,
-                problem.targets,
-                sample_weight=problem.sample_weight,
-                matrix=self.matrix,
-                batch_size=self.batch_size,
-                memory_budget=self.memory_budget,
-                **request,
-            )
-        if not result.converged.all():
-            count, rough = len(result.converged), int(np.sum(~result.converged))
-            warnings.warn(
-                f"{rough} of {count} eigenvalues are not accurate to tol={self.tol} "
-                f"after {result.n_products} products (error_bounds_ tells how accurate they are); "
-                'increase max_products or tol, or use dtype="float64" if rounding is the limit.',
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        return result
+    def _spectrum(self, problem: Problem, **request: Any) -> HessianSpectrumResult:
+        return problem_spectrum(
+            problem,
+            matrix=self.matrix,
+            parameters=self.parameters,
+            chunks=self._chunks(),
+            tol=self.tol,
+            max_products=self.max_products,
+            random_state=as_seed(self.random_state),
+            verbose=self.verbose,
+            **request,
+        )
+
+    def _chunks(self) -> dict[str, Any]:
+        return {"batch_size": self.batch_size, "memory_budget": self.memory_budget}
 
     def _store(self, result: HessianSpectrumResult, shapes: Sequence[torch.Size]) -> None:
         self.eigenvalues_ = result.eigenvalues
@@ -385,11 +367,13 @@ class HessianSpectrum(DelegatingAnalyser):
         self.error_bounds_ = result.error_bounds
         self.converged_ = result.converged
         self.interrupted_ = result.interrupted
+        self.sharpness_ = float("nan") if result.sharpness is None else result.sharpness
         self.gauss_newton_share_ = result.gauss_newton_share
         self.trace_ = None if result.trace is None else result.trace.value
         self.trace_std_error_ = None if result.trace is None else result.trace.standard_error
         self.density_ = result.density
         self.n_products_ = result.n_products
+        self.route_ = result.route
         self.parameter_names_ = list(result.parameter_names)
         self._boundaries = np.cumsum([shape.numel() for shape in shapes])[:-1]
 

@@ -93,7 +93,7 @@ def as_problem(
             labels = encode_labels(y, classes)
         weights = _sample_weight(network, y, sample_weight, inputs.device)
         if _overrides_loss(network):
-            objective = _objective(network, module)
+            objective = _objective(network)
         else:
             loss = _sample_loss(criterion, classes is not None, module, inputs, targets)
     return Problem(
@@ -237,12 +237,12 @@ def _overrides_loss(network: NeuralNet) -> bool:
     return owner.__module__.split(".")[0] not in ("skorch", "sharpfit")
 
 
-def _objective(network: NeuralNet, module: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+def _objective(network: NeuralNet) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
     analysed = copy.deepcopy(network)
-    # Past skorch's __setattr__, which would register the snapshot as a new module.
-    analysed.__dict__["module_"] = module
 
-    def objective(inputs: Tensor, targets: Tensor) -> Tensor:
+    def objective(module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        # Past skorch's __setattr__, which would register the module as a new one.
+        analysed.__dict__["module_"] = module
         return analysed.get_loss(module(inputs), targets, X=inputs, training=False)
 
     return objective

@@ -32,8 +32,8 @@ class Problem:
         Per-sample loss on the module's outputs. None without targets, and for a network
         whose ``get_loss`` is overridden.
     objective : callable or None
-        For a network whose ``get_loss`` is overridden: ``objective(inputs, targets)``
-        returns the trained loss of a batch, differentiable in the parameters of `module`.
+        For a network whose ``get_loss`` is overridden: ``objective(module, inputs, targets)``
+        returns the trained loss of a batch, with a module like `module` in its place.
     inputs : Tensor of shape (n, ...)
         What the network sees.
     targets : Tensor of shape (n,) or (n, k), or None
@@ -59,7 +59,7 @@ class Problem:
     network: NeuralNet
     module: nn.Module
     loss: SampleLoss | None
-    objective: Callable[[Tensor, Tensor], Tensor] | None
+    objective: Callable[[nn.Module, Tensor, Tensor], Tensor] | None
     inputs: Tensor
     targets: Tensor | None
     sample_weight: Tensor | None

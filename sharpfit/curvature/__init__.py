@@ -8,8 +8,10 @@ from sharpfit.curvature.gauss_newton import GaussNewtonOperator
 from sharpfit.curvature.hessian import HessianOperator
 from sharpfit.curvature.layer_terms import LayerTerms, layer_terms
 from sharpfit.curvature.parameters import ParameterSelection, select_parameters
+from sharpfit.curvature.progress import Progress
 from sharpfit.curvature.residual import ResidualOperator
-from sharpfit.curvature.spectrum import HessianSpectrumResult, hessian_spectrum
+from sharpfit.curvature.spectrum import hessian_spectrum
+from sharpfit.curvature.spectrum_result import HessianSpectrumResult
 from sharpfit.curvature.trace import exact_trace
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "LayerTerms",
     "ObjectiveHessianOperator",
     "ParameterSelection",
+    "Progress",
     "ResidualOperator",
     "attribution",
     "exact_trace",

@@ -21,8 +21,8 @@ from sharpfit.objective import SampleLoss
 class Attribution:
     """Exact split of the curvature ``v^T M v`` along a unit vector.
 
-    All parts sum to `eigenvalue` up to rounding: tensors, layers, and samples each together
-    with `weight_decay`; outputs to `gauss_newton`.
+    Tensors, layers, samples and outputs each sum, together with `weight_decay`, to
+    `eigenvalue` up to rounding.
 
     Attributes
     ----------
@@ -48,6 +48,9 @@ class Attribution:
     samples_gauss_newton : ndarray of shape (n,)
         Shares of the rows in `gauss_newton`; not negative.
     outputs : ndarray of shape (C,)
+        Shares of the outputs: `outputs_gauss_newton`, and for the Hessian the residuals
+        ``sum_i a_i l'(z_i)_c v^T (d^2 f_c(x_i)) v`` besides.
+    outputs_gauss_newton : ndarray of shape (C,)
         Shares ``sum_i a_i (B_i^T J_i v)_c^2`` of the outputs in `gauss_newton`, with the root
         ``A_i = B_i B_i^T``; for cross-entropy ``p_c ((J v)_c - p . J v)^2``. Not negative.
     """
@@ -63,6 +66,7 @@ class Attribution:
     samples: np.ndarray
     samples_gauss_newton: np.ndarray
     outputs: np.ndarray
+    outputs_gauss_newton: np.ndarray
 
     @property
     def layers(self) -> dict[str, float]:
@@ -108,8 +112,8 @@ def attribution(
 
     With ``u = J v`` the Gauss-Newton part is :math:`\sum_i a_i\, u_i^\top A_i u_i`, a sum of
     non-negative shares of the samples and, through a root of :math:`A_i`, of the outputs.
-    The share of sample `i` in the Hessian is :math:`a_i\, v^\top H_i v`, with the Hessian of
-    its own loss.
+    The residual :math:`\sum_i \sum_c a_i\, \partial_c \ell_i\, v^\top \nabla^2 f_c(x_i)\, v` is
+    a sum over both as it stands, of parts of either sign.
 
     Parameters
     ----------
@@ -159,7 +163,7 @@ def attribution(
     means: dict[str, Any] = {
         name: np.mean([part[name] for part in parts], axis=0) for name in parts[0]
     }
-    gauss_newton = float(means["outputs"].sum())
+    gauss_newton = float(means["outputs_gauss_newton"].sum())
     data = float(means["tensors"].sum())
     return Attribution(
         matrix=matrix,
@@ -198,27 +202,30 @@ def _one_vector(operator: NetworkOperator, vector: Tensor) -> dict[str, np.ndarr
     residuals = operator.selection.split(product - sum(shares) * vector.double())
     errors = [float(v.norm() * r.norm()) for v, r in zip(vector_parts, residuals, strict=True)]
     direction = operator.selection.split(vector)
-    hessian = isinstance(operator, HessianOperator)
-    outputs = torch.zeros((), dtype=torch.float64)
-    first_order, whole = [], []
-    for chunk in operator.chunks():
-        values, slopes = _output_slopes(operator.network, chunk, direction)
-        root = operator.loss.curvature_root(values, chunk.targets)
-        squares = torch.einsum("nij,ni->nj", root, slopes).double().square()
-        squares = squares * chunk.weights.double()
-        outputs = outputs + squares.sum(dim=0).cpu()
-        first_order.append(squares.sum(dim=1).cpu())
-        if hessian:
-            curvatures = _row_curvatures(operator, chunk, direction).double()
-            whole.append((curvatures * chunk.weights.squeeze(1).double()).cpu())
-    samples = torch.cat(first_order)
+    rows = [_row_parts(operator, chunk, direction) for chunk in operator.chunks()]
+    first_order, residual = (torch.cat(parts).cpu().numpy() for parts in zip(*rows, strict=True))
+    whole = first_order + residual
     return {
         "tensors": np.array(shares),
         "tensor_errors": np.array(errors),
-        "samples": torch.cat(whole).numpy() if hessian else samples.numpy(),
-        "samples_gauss_newton": samples.numpy(),
-        "outputs": outputs.numpy(),
+        "samples": whole.sum(axis=1),
+        "samples_gauss_newton": first_order.sum(axis=1),
+        "outputs": whole.sum(axis=0),
+        "outputs_gauss_newton": first_order.sum(axis=0),
     }
+
+
+def _row_parts(operator: NetworkOperator, chunk: Chunk, direction: Parts) -> tuple[Tensor, Tensor]:
+    """Return Gauss-Newton and residual parts of every row and output, each (n, C), float64."""
+    values, slopes = _output_slopes(operator.network, chunk, direction)
+    root = operator.loss.curvature_root(values, chunk.targets)
+    squares = torch.einsum("nij,ni->nj", root, slopes).double().square()
+    residual = torch.zeros_like(squares)
+    if isinstance(operator, HessianOperator):
+        pull = operator.loss.gradient(values, chunk.targets)
+        residual = (pull * _output_curvatures(operator.network, chunk, direction)).double()
+    weights = chunk.weights.double()
+    return squares * weights, residual * weights
 
 
 def _output_slopes(network: Network, chunk: Chunk, direction: Parts) -> tuple[Tensor, Tensor]:
@@ -236,20 +243,19 @@ def _output_slopes(network: Network, chunk: Chunk, direction: Parts) -> tuple[Te
     return outputs.detach(), slopes.detach()
 
 
-def _row_curvatures(operator: NetworkOperator, chunk: Chunk, direction: Parts) -> Tensor:
-    """Return ``v^T H_i v`` of every row's loss, of shape (n,).
+def _output_curvatures(network: Network, chunk: Chunk, direction: Parts) -> Tensor:
+    """Return second derivatives of the outputs along a direction, of shape (n, C).
 
-    The curvature ``v^T H v`` is linear in the row weights, so these are its derivatives in
-    them. Unlike a third derivative in the parameters this needs nothing that PyTorch does
-    not get right: third derivatives of its layer normalisation are wrong.
+    The curvature ``v^T (d^2 sum_ic w_ic f_c(x_i)) v`` is linear in `w`, so these are its
+    derivatives in `w`. Unlike a third derivative in the parameters this needs nothing that
+    PyTorch does not get right: third derivatives of its layer normalisation are wrong.
     """
-    parameters = operator.network.parameters
     with torch.enable_grad(), differentiable_kernels():
-        weights = torch.ones_like(chunk.weights[:, 0], requires_grad=True)
-        values = operator.loss.values(operator.network.module(chunk.inputs), chunk.targets)
-        gradient = _gradient((weights * values).sum(), parameters)
-        product = _gradient(_inner(gradient, direction), parameters)
-        curvatures = _gradient(_inner(product, direction), (weights,))[0]
+        outputs = network.module(chunk.inputs)
+        w = torch.ones_like(outputs, requires_grad=True)
+        gradient = _gradient((w * outputs).sum(), network.parameters)
+        product = _gradient(_inner(gradient, direction), network.parameters)
+        curvatures = _gradient(_inner(product, direction), (w,))[0]
     return curvatures.detach()
 
 

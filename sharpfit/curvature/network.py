@@ -1,6 +1,7 @@
 """A private copy of the user's module, ready to be differentiated."""
 
 import copy
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -92,12 +93,38 @@ def snapshot(
     return Network(copied, selection, kept)
 
 
+class _MathKernels:
+    """Plain attention kernels while any thread wants them: the choice is the process's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._stack = ExitStack()
+
+    def enter(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                fast_path = torch.backends.mha.get_fastpath_enabled()
+                self._stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+                self._stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
+                torch.backends.mha.set_fastpath_enabled(False)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._stack.close()
+
+
+_MATH_KERNELS = _MathKernels()
+
+
 @contextmanager
 def differentiable_kernels() -> Iterator[None]:
     """Use attention kernels that can be differentiated twice."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    with ExitStack() as stack:
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
-        torch.backends.mha.set_fastpath_enabled(False)
+    _MATH_KERNELS.enter()
+    try:
         yield
+    finally:
+        _MATH_KERNELS.leave()

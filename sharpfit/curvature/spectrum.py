@@ -1,5 +1,6 @@
 """The extreme eigenvalues of a curvature matrix, with its trace and density."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -10,11 +11,13 @@ from torch import Tensor, nn
 from sharpfit.curvature.batch_objective import BatchObjective, ObjectiveHessianOperator
 from sharpfit.curvature.conjugate import ConjugateOperator, eigenpairs_from_outputs
 from sharpfit.curvature.data import Source
-from sharpfit.curvature.frame import as_frame
 from sharpfit.curvature.gauss_newton import GaussNewtonOperator
 from sharpfit.curvature.hessian import HessianOperator
 from sharpfit.curvature.operator import NetworkOperator
-from sharpfit.curvature.sharding import shared_seed
+from sharpfit.curvature.parts import Part, Watch, compute_parts
+from sharpfit.curvature.progress import Progress
+from sharpfit.curvature.sharding import resolve_group, shared_seed
+from sharpfit.curvature.spectrum_result import HessianSpectrumResult
 from sharpfit.curvature.trace import exact_trace
 from sharpfit.linalg import (
     Eigenpairs,
@@ -28,86 +31,12 @@ from sharpfit.objective import SampleLoss
 
 Matrix = Literal["hessian", "gauss_newton"]
 Which = Literal["largest", "smallest", "magnitude"]
+SpectrumOperator = NetworkOperator | ObjectiveHessianOperator
 
 MATRICES: dict[str, type[NetworkOperator]] = {
     "hessian": HessianOperator,
     "gauss_newton": GaussNewtonOperator,
 }
-
-
-@dataclass(frozen=True)
-class HessianSpectrumResult:
-    """Extreme eigenvalues of a curvature matrix.
-
-    Attributes
-    ----------
-    matrix : {"hessian", "gauss_newton"}
-        The matrix.
-    which : {"largest", "smallest", "magnitude"}
-        End of its spectrum.
-    eigenvalues : ndarray of shape (k,), float64
-        Eigenvalues in the order of `which`, weight decay included.
-    residual_norms : ndarray of shape (k,), float64
-        ``|A v - t v|``: some eigenvalue lies within it of each value.
-    error_bounds : ndarray of shape (k,), float64
-        Bounds on the errors of the values, from residuals and gaps.
-    converged : ndarray of shape (k,), bool
-        Whether the error bounds meet the tolerance.
-    eigenvectors : Tensor of shape (size, k)
-        Orthonormal eigenvectors over the selected parameters.
-    gauss_newton_share : float
-        Part ``v^T G v / v^T A v`` of the first eigenvalue, without weight decay, that comes
-        from the Gauss-Newton matrix; above one where the residual is negative along `v`, NaN
-        for an objective that has none.
-    trace : TraceEstimate or None
-        Trace of the matrix, weight decay included, with its standard error.
-    density : SpectralDensity or None
-        Density of the eigenvalues.
-    parameter_names : tuple of str
-        Names of the selected parameters, in the order of the eigenvectors.
-    n_rows : int
-        Rows the matrix was taken over, in this process.
-    n_products : int
-        Products spent on the eigenvalues.
-    interrupted : bool
-        Whether a KeyboardInterrupt ended the work early, with fewer or rougher eigenvalues.
-    route : str
-        How products were computed.
-    """
-
-    matrix: str
-    which: str
-    eigenvalues: np.ndarray
-    residual_norms: np.ndarray
-    error_bounds: np.ndarray
-    converged: np.ndarray
-    eigenvectors: Tensor
-    gauss_newton_share: float
-    trace: TraceEstimate | None
-    density: SpectralDensity | None
-    parameter_names: tuple[str, ...]
-    n_rows: int
-    n_products: int
-    interrupted: bool
-    route: str
-
-    def frame(self) -> Any:
-        """Eigenvalues as a table.
-
-        Returns
-        -------
-        pandas.DataFrame or dict of ndarray
-            Columns ``eigenvalue``, ``residual_norm``, ``error_bound`` and ``converged``; a
-            dictionary of columns where pandas is not installed.
-        """
-        return as_frame(
-            {
-                "eigenvalue": self.eigenvalues,
-                "residual_norm": self.residual_norms,
-                "error_bound": self.error_bounds,
-                "converged": self.converged,
-            }
-        )
 
 
 def hessian_spectrum(
@@ -124,7 +53,10 @@ def hessian_spectrum(
     tol: float = 1e-3,
     max_products: int | None = None,
     start: Tensor | None = None,
+    sharpness: bool = False,
+    n_jobs: int | None = None,
     random_state: int | None = None,
+    progress: Progress | None = None,
     verbose: int = 0,
     **settings: Any,
 ) -> HessianSpectrumResult:
@@ -159,8 +91,17 @@ def hessian_spectrum(
         Budget of products for the eigenvalues.
     start : Tensor of shape (size,) or (size, j), optional
         Vectors near the wanted eigenvectors, for example those of an earlier epoch.
+    sharpness : bool, default=False
+        Whether to compute the largest eigenvalue also where `which` does not give it.
+    n_jobs : int, optional
+        Processes for eigenvalues, trace and density, which do not depend on each other, as
+        joblib takes them. The numbers are those of one process up to rounding. Every process
+        copies module and rows and has a `memory_budget` of its own, and Ctrl-C leaves no
+        partial result.
     random_state : int, optional
         Seed of start vector and probes.
+    progress : Progress, optional
+        Told of every part, and of its products unless they run in other processes.
     verbose : int, default=0
         Print one line per this many products.
     **settings : dict
@@ -192,70 +133,150 @@ def hessian_spectrum(
         raise ValueError(f"matrix must be one of {tuple(MATRICES)}, got {matrix!r}")
     if n_eigenvalues < 1:
         raise ValueError(f"n_eigenvalues must be at least 1, got {n_eigenvalues}")
-    operator: NetworkOperator | ObjectiveHessianOperator
-    if isinstance(criterion, BatchObjective) and matrix == "hessian":
-        operator = ObjectiveHessianOperator(module, criterion, inputs, targets, **settings)
-    else:
-        operator = MATRICES[matrix](module, criterion, inputs, targets, **settings)
-    random_state = shared_seed(operator.process_group, random_state)
+    group = resolve_group(settings.get("process_group", "auto"))
+    if group is not None and n_jobs not in (None, 1):
+        raise ValueError(
+            f"n_jobs={n_jobs} starts processes outside the process group that shares the rows; "
+            "pass n_jobs=None"
+        )
+    random_state = shared_seed(group, random_state)
     solver: dict[str, Any] = {
         "tol": tol,
         "max_products": max_products,
         "random_state": random_state,
         "verbose": verbose,
     }
-    count = min(n_eigenvalues, operator.size)
-    pairs: Eigenpairs | None = None
-    if isinstance(operator, GaussNewtonOperator) and which != "smallest" and start is None:
+    probing: dict[str, Any] = {"random_state": random_state, "verbose": verbose}
+    arguments = (module, criterion, inputs, targets)
+    build = partial(spectrum_operator, matrix, *arguments, **settings)
+    conjugate = None
+    if matrix == "gauss_newton" and which != "smallest" and start is None:
         undecayed = {**settings, "weight_decay": 0.0}
-        build = partial(ConjugateOperator, module, criterion, inputs, targets, **undecayed)
-        pairs = eigenpairs_from_outputs(operator, build, count, **solver)
-    if pairs is None:
-        pairs = top_eigenpairs(operator, count, which=which, start=start, **solver)
-    share = 1.0
-    if isinstance(operator, ObjectiveHessianOperator):
-        share = float("nan")
-    elif matrix == "hessian":
-        share = gauss_newton_share(operator, pairs.vectors[:, 0], float(pairs.values[0]))
+        conjugate = partial(ConjugateOperator, *arguments, **undecayed)
+    request = {"count": n_eigenvalues, "which": which, "start": start, **solver}
+    parts: dict[str, Part[SpectrumOperator]] = {
+        "eigenvalues": partial(_leading, conjugate=conjugate, **request)
+    }
+    if sharpness and which == "smallest":
+        parts["sharpness"] = partial(_largest, **solver)
+    if trace:
+        parts["trace"] = partial(_trace, **probing)
+    if density:
+        parts["density"] = partial(_density, **probing)
+    found = compute_parts(build, parts, n_jobs=n_jobs, progress=progress)
+    interrupted = len(found) < len(parts) or any(part.interrupted for part in found.values())
+    leading: _Leading = found["eigenvalues"]
+    values = leading.pairs.values.numpy()
+    largest = _largest_of(values, which)
+    if sharpness and which == "magnitude" and largest is None and not interrupted:
+        parts = {"sharpness": partial(_largest, **solver)}
+        found |= compute_parts(build, parts, progress=progress)
+        interrupted = found["sharpness"].interrupted
+    if "sharpness" in found:
+        largest = float(found["sharpness"].values[0])
     return HessianSpectrumResult(
         matrix=matrix,
         which=which,
-        eigenvalues=pairs.values.numpy(),
-        residual_norms=pairs.residual_norms.numpy(),
-        error_bounds=pairs.error_bounds.numpy(),
-        converged=pairs.converged.numpy(),
-        eigenvectors=pairs.vectors,
-        gauss_newton_share=share,
-        trace=matrix_trace(operator, random_state, verbose) if trace else None,
-        density=spectral_density(operator, random_state=random_state, verbose=verbose)
-        if density
-        else None,
-        parameter_names=operator.selection.names,
-        n_rows=operator.n_rows,
-        n_products=pairs.n_products,
-        interrupted=pairs.interrupted,
-        route=operator.route,
+        eigenvalues=values,
+        residual_norms=leading.pairs.residual_norms.numpy(),
+        error_bounds=leading.pairs.error_bounds.numpy(),
+        converged=leading.pairs.converged.numpy(),
+        eigenvectors=leading.pairs.vectors,
+        sharpness=largest,
+        gauss_newton_share=leading.gauss_newton_share,
+        trace=found.get("trace"),
+        density=found.get("density"),
+        parameter_names=leading.parameter_names,
+        n_rows=leading.n_rows,
+        n_products=leading.pairs.n_products,
+        interrupted=interrupted,
+        route=leading.route,
     )
 
 
-def matrix_trace(
-    operator: NetworkOperator | ObjectiveHessianOperator, random_state: int | None, verbose: int
-) -> TraceEstimate:
-    """Return the exact trace where it is cheap, otherwise an estimate to 2 %.
+def spectrum_operator(
+    matrix: Matrix, module: nn.Module, criterion: Any, *rows: Any, **settings: Any
+) -> SpectrumOperator:
+    """Return the operator whose spectrum is asked for.
 
     Parameters
     ----------
-    operator : NetworkOperator
-    random_state : int or None
-    verbose : int
+    matrix : {"hessian", "gauss_newton"}
+    module : torch.nn.Module
+    criterion : torch.nn.Module, SampleLoss or BatchObjective
+    *rows : Tensor, Dataset or DataLoader
+        Inputs, and targets where they are tensors.
+    **settings : dict
+        Settings of the operator.
 
     Returns
     -------
-    TraceEstimate
+    NetworkOperator or ObjectiveHessianOperator
     """
+    if isinstance(criterion, BatchObjective) and matrix == "hessian":
+        return ObjectiveHessianOperator(module, criterion, *rows, **settings)
+    return MATRICES[matrix](module, criterion, *rows, **settings)
+
+
+@dataclass(frozen=True)
+class _Leading:
+    """The wanted eigenpairs, and what the operator knows of itself."""
+
+    pairs: Eigenpairs
+    gauss_newton_share: float
+    parameter_names: tuple[str, ...]
+    n_rows: int
+    route: str
+
+    @property
+    def interrupted(self) -> bool:
+        return self.pairs.interrupted
+
+
+def _leading(
+    operator: SpectrumOperator,
+    watch: Watch,
+    *,
+    conjugate: Callable[[], ConjugateOperator] | None,
+    count: int,
+    start: Tensor | None,
+    which: Which,
+    **solver: Any,
+) -> _Leading:
+    count = min(count, operator.size)
+    pairs: Eigenpairs | None = None
+    if conjugate is not None and isinstance(operator, NetworkOperator):
+        pairs = eigenpairs_from_outputs(operator, conjugate, count, **solver)
+    if pairs is None:
+        pairs = top_eigenpairs(watch(operator), count, which=which, start=start, **solver)
+    share = 1.0
+    if isinstance(operator, ObjectiveHessianOperator):
+        share = float("nan")
+    elif isinstance(operator, HessianOperator):
+        share = gauss_newton_share(operator, pairs.vectors[:, 0], float(pairs.values[0]))
+    return _Leading(pairs, share, operator.selection.names, operator.n_rows, operator.route)
+
+
+def _largest(operator: SpectrumOperator, watch: Watch, **solver: Any) -> Eigenpairs:
+    return top_eigenpairs(watch(operator), 1, which="largest", **solver)
+
+
+def _largest_of(values: np.ndarray, which: Which) -> float | None:
+    """Return the largest eigenvalue where the wanted ones have it among them."""
+    if which == "smallest" or (which == "magnitude" and not (values > 0).any()):
+        return None
+    return float(values.max())
+
+
+def _density(operator: SpectrumOperator, watch: Watch, **probing: Any) -> SpectralDensity:
+    return spectral_density(watch(operator), **probing)
+
+
+def _trace(operator: SpectrumOperator, watch: Watch, **probing: Any) -> TraceEstimate:
+    """Return the exact trace where it is cheap, otherwise an estimate to 2 %."""
     traces = exact_trace(operator) if isinstance(operator, NetworkOperator) else None
     if traces is None:
-        return trace_estimate(operator, random_state=random_state, verbose=verbose)
+        return trace_estimate(watch(operator), **probing)
     value = float(traces.sum()) + operator.weight_decay * operator.size
     return TraceEstimate(value, 0.0, True, 0, "exact", False)
 

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sharpfit.analysers import HessianSpectrum
+from sharpfit.displays.attribution import AttributionDisplay
 from sharpfit.linalg import SpectralDensity
 
 __all__ = ["SpectrumDisplay"]
@@ -143,7 +144,8 @@ class SpectrumDisplay:
         kind : {"eigenvalues", "density", "attribution"}, default="eigenvalues"
             Top eigenvalues with residual norms as error bars; the density of all eigenvalues
             on a logarithmic scale, where its band is one standard error plus the change of
-            the quadrature; or the first eigenvalue split over the parameter tensors.
+            the quadrature; or the first eigenvalue split over the parameter tensors, see
+            `AttributionDisplay` for other splits.
 
         Returns
         -------
@@ -157,12 +159,11 @@ class SpectrumDisplay:
         self._check_kind(kind)
         if ax is None:
             _, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-        draw = {
-            "eigenvalues": self._plot_eigenvalues,
-            "density": self._plot_density,
-            "attribution": self._plot_attribution,
-        }
-        draw[kind](ax)
+        if kind == "attribution":
+            AttributionDisplay(self.attribution, by="tensor", matrix=self.matrix).plot(ax)
+        else:
+            draw = {"eigenvalues": self._plot_eigenvalues, "density": self._plot_density}
+            draw[kind](ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -226,25 +227,3 @@ class SpectrumDisplay:
             f"Spectral density of the {_MATRICES[self.matrix]}, smoothed by {result.width:.2g}"
         )
         ax.legend()
-
-    def _plot_attribution(self, ax: Any) -> None:
-        names, parts = self.attribution["parameter"], np.asarray(self.attribution["contribution"])
-        places = np.arange(len(names))
-        ax.barh(places, parts, xerr=self.attribution["error"], color=_COLOUR, capsize=3)
-        for place, part, share in zip(places, parts, self.attribution["share"], strict=True):
-            ax.annotate(
-                f"{100 * share:.1f} %",
-                (max(part, 0.0), place),
-                xytext=(8, 0),
-                textcoords="offset points",
-                va="center",
-            )
-        ax.margins(x=0.15)
-        ax.set_yticks(places, names)
-        ax.invert_yaxis()
-        ax.set_xlabel("contribution (unit of the loss)")
-        ax.set_ylabel("parameter tensor")
-        ax.set_title(
-            f"First eigenvalue of the {_MATRICES[self.matrix]}, {self.eigenvalues[0]:.3g}, "
-            "by tensor"
-        )

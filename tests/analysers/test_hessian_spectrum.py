@@ -381,8 +381,15 @@ def test_results_that_miss_the_tolerance_are_reported():
         ({"which": "top"}, "which='top' must be one of"),
         ({"n_eigenvalues": 0}, "n_eigenvalues=0 must be a positive int"),
         ({"n_eigenvalues": 1.5}, "n_eigenvalues=1.5 must be a positive int"),
-        ({"tol": 2.0}, "tol=2.0 must be at least 0 and below 1"),
-        ({"max_products": 3}, "max_products=3 must be at least n_eigenvalues=10"),
+        ({"tol": 2.0}, "tol=2.0 must be a number from 0 to below 1"),
+        ({"max_products": 3}, "max_products=3 must be an int of at least n_eigenvalues=10"),
+        ({"tol": "a"}, "tol='a' must be a number"),
+        ({"max_products": 20.5}, "max_products=20.5 must be an int"),
+        ({"trace": "yes"}, "trace='yes' must be True or False"),
+        ({"batch_size": "full"}, "batch_size='full' must be a positive int or"),
+        ({"memory_budget": "2GB"}, r"memory_budget='2GB' must be .* such as 2\*\*31"),
+        ({"dtype": "float16"}, "dtype='float16' is too coarse for curvature"),
+        ({"parameters": "(0"}, r"parameters='\(0' is no regular expression"),
         ({"dtype": "int64"}, "dtype='int64' must be a floating torch dtype"),
         ({"dtype": "double precision"}, "dtype='double precision' must be"),
         ({"prefit": "yes"}, "prefit must be"),
@@ -390,7 +397,9 @@ def test_results_that_miss_the_tolerance_are_reported():
     ],
 )
 def test_bad_settings_are_named_before_any_training(settings, message):
-    untrained = network(max_epochs=10**9) if "parameters" not in settings else network()
+    untrained = (
+        network() if settings == {"parameters": "no such layer"} else network(max_epochs=10**9)
+    )
     with pytest.raises(ValueError, match=message):
         HessianSpectrum(untrained, **settings).fit(X, LABELS)
 
@@ -454,8 +463,9 @@ def test_attribution_over_tensors_is_the_split_of_the_quadratic_form(matrix):
     np.testing.assert_allclose(
         pair["share"], (table["share"] + spectrum.attribution()["share"]) / 2
     )
-    with pytest.raises(ValueError, match="index=3 must lie between 0 and 2"):
-        spectrum.attribution(3)
+    for index in (3, -1, 0.5, "first", []):
+        with pytest.raises(ValueError, match=r"index=.* must lie between 0 and 2"):
+            spectrum.attribution(index)
 
 
 def test_attribution_over_layers_samples_and_outputs_sums_to_the_eigenvalue():

@@ -206,7 +206,7 @@ def test_overridden_loss_becomes_an_objective_of_the_snapshot():
     assert problem.loss is None
     with pytest.raises(ValueError, match="PenalisedClassifier overrides get_loss"):
         problem.sample_loss()
-    value = problem.objective(problem.inputs, problem.targets)
+    value = problem.objective(problem.module, problem.inputs, problem.targets)
     expected = net.get_loss(net.infer(torch.as_tensor(X)), torch.as_tensor(LABELS))
     torch.testing.assert_close(value, expected)
     gradient = torch.autograd.grad(value, problem.module[2].bias)[0]

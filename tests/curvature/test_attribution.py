@@ -44,7 +44,8 @@ def test_shares_are_those_of_the_dense_matrices(name, matrix):
     assert split.gauss_newton == pytest.approx(float(v @ first_order @ v), rel=1e-5)
     assert split.residual == pytest.approx(top - split.gauss_newton, abs=1e-6)
     assert split.samples.sum() == pytest.approx(top, rel=1e-6)
-    assert split.outputs.sum() == pytest.approx(split.gauss_newton, rel=1e-6)
+    assert split.outputs.sum() == pytest.approx(top, rel=1e-6)
+    assert split.outputs_gauss_newton.sum() == pytest.approx(split.gauss_newton, rel=1e-6)
     assert sum(split.layers.values()) == pytest.approx(top, rel=1e-6)
     sizes = [parameter.numel() for parameter in module.parameters()]
     energies = np.array([float(part.square().sum()) for part in v.split(sizes)])
@@ -57,7 +58,16 @@ def test_shares_are_those_of_the_dense_matrices(name, matrix):
     probabilities = module(inputs).softmax(1).detach()
     mean = (probabilities * slopes).sum(1, keepdim=True)
     per_output = (probabilities * (slopes - mean) ** 2).mean(0)
-    np.testing.assert_allclose(split.outputs, per_output, atol=1e-6)
+    np.testing.assert_allclose(split.outputs_gauss_newton, per_output, atol=1e-6)
+    residual = np.zeros(3)
+    if matrix == "hessian":
+        pull = (probabilities - F.one_hot(targets, 3)) / 6  # of the loss in the outputs
+        for output in range(3):
+            second = dense_hessian(
+                module, lambda outputs, _, c=output: (pull[:, c] * outputs[:, c]).sum(), inputs, 0
+            )
+            residual[output] = v @ second @ v
+    np.testing.assert_allclose(split.outputs - per_output.numpy(), residual, atol=1e-6)
     if matrix == "hessian":
         for row in (0, 5):
             one = dense_hessian(

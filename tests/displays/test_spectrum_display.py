@@ -89,7 +89,7 @@ def test_frames_hold_the_numbers(analysis):
 
 
 def test_attribution_bars_are_contributions(analysis):
-    display = analysis.plot(kind="attribution")
+    display = SpectrumDisplay.from_estimator(analysis).plot(kind="attribution")
     table = analysis.attribution()
     widths = [patch.get_width() for patch in display.ax_.patches]
     np.testing.assert_allclose(widths, table["contribution"])

@@ -1,0 +1,53 @@
+"""The spectrum of the loss behind an estimator."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from sharpfit.bridge import Problem
+from sharpfit.curvature import BatchObjective, HessianSpectrumResult, hessian_spectrum
+from sharpfit.curvature.spectrum import Matrix
+
+
+def problem_spectrum(
+    problem: Problem, *, matrix: Matrix, chunks: dict[str, Any], tol: float, **request: Any
+) -> HessianSpectrumResult:
+    """Compute the spectrum of a problem's loss, or of its objective where it has no loss.
+
+    Parameters
+    ----------
+    problem : Problem
+        With targets.
+    matrix : {"hessian", "gauss_newton"}
+        The matrix.
+    chunks : dict
+        `batch_size` and `memory_budget`, for losses that are sums over rows.
+    tol : float
+        Relative accuracy of the eigenvalues; a ConvergenceWarning says how many miss it.
+    **request : dict
+        Other arguments of `sharpfit.curvature.hessian_spectrum`.
+
+    Returns
+    -------
+    HessianSpectrumResult
+    """
+    loss: Any
+    if problem.objective is not None and matrix == "hessian":
+        loss = BatchObjective(problem.objective)
+    else:
+        loss = problem.sample_loss()
+        request |= {"sample_weight": problem.sample_weight, **chunks}
+    rows = problem.inputs, problem.targets
+    result = hessian_spectrum(problem.module, loss, *rows, matrix=matrix, tol=tol, **request)
+    if not result.converged.all():
+        count, rough = len(result.converged), int(np.sum(~result.converged))
+        warnings.warn(
+            f"{rough} of {count} eigenvalues are not accurate to tol={tol} "
+            f"after {result.n_products} products (error_bounds_ tells how accurate they are); "
+            'increase max_products or tol, or use dtype="float64" if rounding is the limit.',
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    return result
