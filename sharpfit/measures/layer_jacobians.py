@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sharpfit.jacobian.exact import matrix_norms
+from sharpfit.jacobian.gram import matrix_norms
 
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _ENTRIES_PER_CHUNK = 1 << 24

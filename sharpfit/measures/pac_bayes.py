@@ -42,16 +42,17 @@ def pac_bayes_flatness(network: TrainedNetwork) -> float:
         return accuracy - sum(accuracies) / len(accuracies) - _ACCURACY_DROP
 
     low = high = math.log(_FIRST_GUESS)
-    rising = excess_drop(low) < 0
+    outwards = excess_drop(low) < 0
     while True:
-        # Outwards by factors of two until the drop is passed.
-        low, high = (high, high + math.log(2)) if rising else (low - math.log(2), low)
-        end = high if rising else low
-        if not math.log(_SMALLEST) < end < math.log(_LARGEST):
+        if outwards:
+            low, high = high, min(high + math.log(2), math.log(_LARGEST))
+        else:
+            low, high = max(low - math.log(2), math.log(_SMALLEST)), low
+        end = high if outwards else low
+        if (excess_drop(end) < 0) != outwards:
+            return math.exp(-2 * brentq(excess_drop, low, high, xtol=_RELATIVE_TOLERANCE))
+        if end in (math.log(_SMALLEST), math.log(_LARGEST)):
             return math.exp(-2 * end)
-        if (excess_drop(end) < 0) != rising:
-            break
-    return math.exp(-2 * brentq(excess_drop, low, high, xtol=_RELATIVE_TOLERANCE))
 
 
 def _accuracy(outputs: torch.Tensor, labels: torch.Tensor) -> float:

@@ -51,6 +51,25 @@ class Measure:
         """First line of the measure's description."""
         return (inspect.getdoc(self.function) or "").splitlines()[0]
 
+    def evaluate(self, network: TrainedNetwork) -> "MeasuredValue":
+        """Take the measure of a network, or find out why it has none.
+
+        Parameters
+        ----------
+        network : TrainedNetwork
+
+        Returns
+        -------
+        MeasuredValue
+        """
+        try:
+            value = self.function(network)
+        except (ArithmeticError, TypeError, ValueError) as error:
+            return MeasuredValue(math.nan, str(error))
+        if not math.isfinite(value):
+            return MeasuredValue(math.nan, f"its value is {value}, as in a diverged network")
+        return MeasuredValue(value)
+
 
 @dataclass(frozen=True)
 class MeasuredValue:
@@ -214,14 +233,4 @@ def compute_measures(
     if initial_module is None:
         initial_module = rebuild_initial_module(estimator, X, y)
     network = TrainedNetwork(as_problem(estimator, X, y, prefit=True), initial_module, random_state)
-    return {name: _evaluate(MEASURES[name], network) for name in names}
-
-
-def _evaluate(measure: Measure, network: TrainedNetwork) -> MeasuredValue:
-    try:
-        value = measure.function(network)
-    except (ArithmeticError, TypeError, ValueError) as error:
-        return MeasuredValue(math.nan, str(error))
-    if not math.isfinite(value):
-        return MeasuredValue(math.nan, f"its value is {value}, as in a diverged network")
-    return MeasuredValue(value)
+    return {name: MEASURES[name].evaluate(network) for name in names}

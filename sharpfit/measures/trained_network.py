@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sharpfit.analysers.bound import BoundSettings, bound_of_problem
 from sharpfit.bridge import Problem
-from sharpfit.curvature import GaussNewtonOperator, HessianOperator
+from sharpfit.curvature import GaussNewtonOperator, HessianOperator, ResidualOperator
 from sharpfit.jacobian import (
     JacobianNorms,
     LocalVariation,
@@ -25,7 +25,7 @@ from sharpfit.theory import Bound
 
 _ROWS_PER_BATCH = 4096
 
-Matrix = TypeVar("Matrix", HessianOperator, GaussNewtonOperator)
+Matrix = TypeVar("Matrix", HessianOperator, GaussNewtonOperator, ResidualOperator)
 
 
 class TrainedNetwork:
@@ -186,7 +186,7 @@ class TrainedNetwork:
 
         Parameters
         ----------
-        kind : HessianOperator or GaussNewtonOperator
+        kind : HessianOperator, GaussNewtonOperator or ResidualOperator
             Class of the matrix.
         **settings : dict
             Its further settings.
