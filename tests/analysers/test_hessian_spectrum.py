@@ -1,212 +1,28 @@
 """The spectrum of every loss against finite differences of its gradient in float64."""
 
-import copy
-import pickle
-
 import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from skorch import NeuralNetClassifier
 from torch import nn
-from torch.nn import functional
 
-from sharpfit import HessianSpectrum, NetworkClassifier, NetworkRegressor
-
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(30, 4))
-LABELS = np.array(["a", "b", "c"])[(X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)]
-CODES = np.unique(LABELS, return_inverse=True)[1]
-BINARY = (X[:, 0] + X[:, 2] > 0).astype(float)
-REAL = np.stack([X[:, 0] * X[:, 1], np.sin(X[:, 2])], axis=1)
-IMAGES = RNG.normal(size=(20, 1, 6, 6))
-CLASS_WEIGHT = {"a": 1.0, "b": 3.0, "c": 0.5}
-
-
-class Convolutional(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Tanh(), nn.Flatten(), nn.Linear(48, 3)
-        )
-
-    def forward(self, images):
-        return self.layers(images)
-
-
-class Probabilities(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3), nn.Softmax(dim=1))
-
-    def forward(self, rows):
-        return self.layers(rows)
-
-
-def skorch_net(kind, module, dtype=torch.float64, **settings):
-    torch.manual_seed(0)
-    defaults = {"train_split": None, "verbose": 0, "max_epochs": 3, "lr": 0.1}
-    return kind(module.to(dtype), **(defaults | settings))
-
-
-def network(kind=NetworkClassifier, **settings):
-    return kind(
-        **{
-            "module__hidden": (5,),
-            "module__activation": "tanh",
-            "max_epochs": 3,
-            "random_state": 0,
-            **settings,
-        }
-    )
-
-
-def weights_of(labels):
-    return torch.as_tensor([CLASS_WEIGHT[label] for label in labels])
-
-
-def weighted_mean(values, weights):
-    return (values * weights).sum() / weights.sum()
-
-
-def cross_entropy(outputs, codes):
-    return -functional.log_softmax(outputs, dim=1)[range(len(codes)), codes]
-
-
-# Name: fitted estimator, rows, targets, and the trained loss written out on the raw outputs.
-CASES = {
-    "cross-entropy": (
-        lambda: network(),
-        X,
-        LABELS,
-        lambda outputs: cross_entropy(outputs, CODES).mean(),
-    ),
-    "cross-entropy, sum": (
-        lambda: network(criterion__reduction="sum", lr=1e-3),
-        X,
-        LABELS,
-        lambda outputs: cross_entropy(outputs, CODES).sum(),
-    ),
-    "class weights": (
-        lambda: network(class_weight=CLASS_WEIGHT),
-        X,
-        LABELS,
-        lambda outputs: weighted_mean(cross_entropy(outputs, CODES), weights_of(LABELS)),
-    ),
-    "class weights of the criterion": (
-        lambda: skorch_net(
-            NeuralNetClassifier,
-            nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)),
-            criterion=nn.CrossEntropyLoss,
-            criterion__weight=torch.tensor([1.0, 3.0, 0.5], dtype=torch.float64),
-        ),
-        X,
-        CODES,
-        lambda outputs: weighted_mean(cross_entropy(outputs, CODES), weights_of(LABELS)),
-    ),
-    "mean squared error": (
-        lambda: network(NetworkRegressor),
-        X,
-        REAL,
-        lambda outputs: ((outputs - torch.as_tensor(REAL)) ** 2).mean(),
-    ),
-    "squared error, sum": (
-        lambda: network(NetworkRegressor, criterion__reduction="sum", lr=1e-3),
-        X,
-        REAL,
-        lambda outputs: ((outputs - torch.as_tensor(REAL)) ** 2).sum(),
-    ),
-    "raw net, squared error": (
-        lambda: skorch_net(
-            NeuralNetRegressor, nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
-        ),
-        X,
-        REAL,
-        lambda outputs: ((outputs - torch.as_tensor(REAL)) ** 2).mean(),
-    ),
-    "one logit": (
-        lambda: skorch_net(
-            NeuralNetBinaryClassifier, nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1))
-        ),
-        X,
-        BINARY,
-        lambda outputs: functional.softplus(
-            (1 - 2 * torch.as_tensor(BINARY)) * outputs.ravel()
-        ).mean(),
-    ),
-    "probabilities and NLLLoss": (
-        lambda: skorch_net(NeuralNetClassifier, Probabilities()),
-        X,
-        CODES,
-        lambda outputs: -torch.log(outputs[range(len(CODES)), CODES]).mean(),
-    ),
-    "convolutions and batch norm": (
-        lambda: skorch_net(NeuralNetClassifier, Convolutional(), criterion=nn.CrossEntropyLoss),
-        IMAGES,
-        CODES[:20],
-        lambda outputs: cross_entropy(outputs, CODES[:20]).mean(),
-    ),
-    "pipeline": (
-        lambda: make_pipeline(StandardScaler(), network()),
-        X,
-        LABELS,
-        lambda outputs: cross_entropy(outputs, CODES).mean(),
-    ),
-}
-
-
-def inner_network(estimator):
-    return estimator[-1] if hasattr(estimator, "steps") else estimator
-
-
-def rows_of(estimator, rows):
-    return estimator[:-1].transform(rows) if hasattr(estimator, "steps") else rows
-
-
-def gradient_at(module, vector, rows, loss):
-    torch.nn.utils.vector_to_parameters(vector, module.parameters())
-    module.zero_grad()
-    loss(module(rows)).backward()
-    return torch.cat([parameter.grad.ravel() for parameter in module.parameters()])
-
-
-def dense_hessian(module, rows, loss, step=1e-5):
-    """Central differences of first derivatives, with no second derivative of autograd."""
-    module = copy.deepcopy(module).double().eval()
-    centre = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
-    columns = []
-    for unit in torch.eye(len(centre), dtype=torch.float64) * step:
-        above = gradient_at(module, centre + unit, rows, loss)
-        below = gradient_at(module, centre - unit, rows, loss)
-        columns.append((above - below) / (2 * step))
-    matrix = torch.stack(columns)
-    return ((matrix + matrix.T) / 2).numpy()
-
-
-def dense_gauss_newton(module, rows, loss, step=1e-5):
-    """Curvature of the loss in the outputs between finite-difference Jacobians."""
-    module = copy.deepcopy(module).double().eval()
-    centre = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
-
-    def outputs_at(vector):
-        torch.nn.utils.vector_to_parameters(vector, module.parameters())
-        with torch.no_grad():
-            return module(rows)
-
-    jacobian = torch.stack(
-        [
-            ((outputs_at(centre + unit) - outputs_at(centre - unit)) / (2 * step)).ravel()
-            for unit in torch.eye(len(centre), dtype=torch.float64) * step
-        ],
-        dim=1,
-    )
-    outputs = outputs_at(centre)
-    middle = torch.autograd.functional.hessian(
-        lambda flat: loss(flat.reshape(outputs.shape)), outputs.ravel()
-    )
-    return (jacobian.T @ middle @ jacobian).numpy()
+from sharpfit import HessianSpectrum, NetworkRegressor
+from tests.analysers.spectrum_cases import (
+    CASES,
+    CODES,
+    LABELS,
+    REAL,
+    RNG,
+    X,
+    cross_entropy,
+    dense_gauss_newton,
+    dense_hessian,
+    inner_network,
+    network,
+    rows_of,
+    skorch_net,
+)
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -436,83 +252,3 @@ def test_overridden_loss_counts_its_penalty():
         HessianSpectrum(net, matrix="gauss_newton").fit(X, CODES)
     with pytest.raises(ValueError, match="sample_weight has no place"):
         HessianSpectrum(net).fit(X, CODES, sample_weight=np.ones(len(X)))
-
-
-@pytest.mark.parametrize("matrix", ["hessian", "gauss_newton"])
-def test_attribution_over_tensors_is_the_split_of_the_quadratic_form(matrix):
-    build, rows, targets, loss = CASES["cross-entropy"]
-    estimator = build().fit(rows, targets)
-    dense = {"hessian": dense_hessian, "gauss_newton": dense_gauss_newton}[matrix]
-    truth = dense(estimator.module_, torch.as_tensor(rows), loss)
-    values, vectors = np.linalg.eigh(truth)
-    spectrum = HessianSpectrum(
-        estimator, matrix=matrix, n_eigenvalues=3, tol=1e-2, dtype="float64", random_state=0
-    ).fit(rows, targets)
-    table = spectrum.attribution(1)
-    assert list(table["parameter"]) == ["0.weight", "0.bias", "2.weight", "2.bias"]
-    assert table["share"].sum() == pytest.approx(1.0)
-    assert table["contribution"].sum() == pytest.approx(spectrum.eigenvalues_[1])
-    # v . (A v) tensor by tensor, from the exact eigenvector and from the numerical one.
-    bounds = np.cumsum([20, 5, 15])
-    exact = [part.sum() for part in np.split(values[-2] * vectors[:, -2] ** 2, bounds)]
-    np.testing.assert_allclose(table["contribution"], exact, rtol=0.05, atol=1e-3)
-    vector = spectrum.eigenvectors_[:, 1]
-    form = [part.sum() for part in np.split(vector * (truth @ vector), bounds)]
-    assert (np.abs(table["contribution"] - form) <= table["error"] + 1e-7).all()
-    pair = spectrum.attribution([0, 1])
-    np.testing.assert_allclose(
-        pair["share"], (table["share"] + spectrum.attribution()["share"]) / 2
-    )
-    for index in (3, -1, 0.5, "first", []):
-        with pytest.raises(ValueError, match=r"index=.* must lie between 0 and 2"):
-            spectrum.attribution(index)
-
-
-def test_attribution_over_layers_samples_and_outputs_sums_to_the_eigenvalue():
-    build, rows, targets, loss = CASES["cross-entropy"]
-    estimator = build().fit(rows, targets)
-    spectrum = HessianSpectrum(
-        estimator, n_eigenvalues=2, tol=1e-6, dtype="float64", random_state=0
-    ).fit(rows, targets)
-    top = spectrum.eigenvalues_[0]
-    layers = spectrum.attribution(by="layer")
-    assert list(layers["layer"]) == ["0", "2"]
-    assert layers["contribution"].sum() == pytest.approx(top)
-    samples = spectrum.attribution(by="sample")
-    assert samples["contribution"].sum() == pytest.approx(top, rel=1e-5)
-    # One sample's part is the curvature of its own loss along the eigenvector.
-    vector, codes = spectrum.eigenvectors_[:, 0], CODES[3:4]
-    own = dense_hessian(
-        estimator.module_,
-        torch.as_tensor(rows[3:4]),
-        lambda outputs: cross_entropy(outputs, codes).sum() / len(rows),
-    )
-    assert samples["contribution"][3] == pytest.approx(vector @ own @ vector, abs=1e-6)
-    outputs = spectrum.attribution(by="output")
-    assert list(outputs["output"]) == ["a", "b", "c"]
-    assert outputs["gauss_newton"].sum() == pytest.approx(
-        top * spectrum.gauss_newton_share_, rel=1e-5
-    )
-    assert (outputs["gauss_newton"] >= 0).all()
-    factors = spectrum.attribution(by="factor")
-    assert list(factors["layer"]) == ["0", "2"]
-    gauss_newton = dense_gauss_newton(estimator.module_, torch.as_tensor(rows), loss)
-    traces = [np.trace(gauss_newton[:25, :25]), np.trace(gauss_newton[25:, 25:])]
-    np.testing.assert_allclose(factors["trace"], traces, rtol=1e-5)
-    assert factors["applies"][0]
-    assert factors["largest_ratio"][0] <= 1 + 1e-6
-
-
-def test_attribution_of_a_loaded_analysis_asks_for_the_rows():
-    build, rows, targets, _ = CASES["cross-entropy"]
-    spectrum = HessianSpectrum(build().fit(rows, targets), n_eigenvalues=1).fit(rows, targets)
-    loaded = pickle.loads(pickle.dumps(spectrum))
-    assert loaded.attribution()["share"].sum() == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="pass X and y"):
-        loaded.attribution(by="sample")
-    table = loaded.attribution(by="sample", X=rows, y=targets)
-    np.testing.assert_allclose(
-        table["contribution"], spectrum.attribution(by="sample")["contribution"]
-    )
-    with pytest.raises(ValueError, match="by='neuron' must be one of"):
-        spectrum.attribution(by="neuron")
