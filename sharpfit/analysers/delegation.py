@@ -35,11 +35,18 @@ class DelegatingAnalyser(MetaEstimatorMixin, BaseEstimator):
         text, statement = super().__repr__(N_CHAR_MAX), self._statement()
         return text if statement is None else f"{text}  # {statement}"
 
+    def _repr_html_inner(self) -> str:
+        return super()._repr_html_inner() + self._statement_html()
+
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        bundle, statement = super()._repr_mimebundle_(**kwargs), self._statement()
-        if "text/html" in bundle and statement is not None:
-            bundle["text/html"] += f"<p>{html.escape(statement)}</p>"
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += self._statement_html()
         return bundle
+
+    def _statement_html(self) -> str:
+        statement = self._statement()
+        return "" if statement is None else f"<p>{html.escape(statement)}</p>"
 
     @property
     def classes_(self) -> np.ndarray:

@@ -330,7 +330,7 @@ class NetworkEstimator(NetworkComponents):
     def _training_rows(self, rows, y, sample_weight):
         dataset = self._dataset(rows, y)
         if sample_weight is not None:
-            sample_weight = torch.tensor(sample_weight, dtype=self._input_dtype())
+            sample_weight = torch.as_tensor(sample_weight.copy(), dtype=self._input_dtype())
         return TrainingRows(dataset, dataset.X, y, sample_weight)
 
     def _outputs(self, X) -> np.ndarray:

@@ -57,7 +57,8 @@ def cast_rows(array: np.ndarray, dtype: torch.dtype, *, name: str = "X") -> torc
             f"{name} contains infinity or a value too large for {dtype} (over {limit:.3g}), the "
             f"dtype of the module's parameters. Scale {name} first."
         )
-    return torch.tensor(array, dtype=dtype)
+    # A copy of its own: torch refuses the negative strides of reversed rows.
+    return torch.as_tensor(array.copy(), dtype=dtype)
 
 
 def check_labels(y, X: np.ndarray) -> np.ndarray:

@@ -179,7 +179,8 @@ def generalisation_bound(
     forms = available_forms(geometry, radii_only=constant is None)
     if method != "best" and method not in forms:
         raise ValueError(
-            f"method={method!r} is not available here; choose 'best' or one of {list(forms)}."
+            f"method={method!r} is not available here: {_reason(method, geometry)}. Choose 'best' "
+            f"or one of {list(forms)}."
         )
     chosen = forms if method == "best" else (method,)
     weights = {form: FORM_WEIGHTS[form] for form in chosen}
@@ -208,6 +209,19 @@ def generalisation_bound(
         confidence=confidence,
         curves=curves,
     )
+
+
+def _reason(method: str, geometry: Geometry) -> str:
+    """Why a form is not available."""
+    if method not in FORM_WEIGHTS:
+        return "it is no form of the bound"
+    if geometry.task == "regression" and method in _COVERING_FORMS:
+        return "it is stated for classifiers, which are right on whole balls"
+    if method == "transport" and geometry.reference_given:
+        return "the metric was fitted on one half of the rows, which leaves the one-sided forms"
+    if method == "one_sided":
+        return "it is for metrics fitted on one half of the rows; the two-sided form is at hand"
+    return "certified radii bound no loss but errors, through the covering forms"
 
 
 def _best(curves: tuple[FormCurve, ...]) -> FormCurve:

@@ -355,6 +355,7 @@ def test_statements(pipeline):
     assert "certified" in repr(analysis)
     html = analysis._repr_mimebundle_()["text/html"]
     assert "analysed as given" in html
+    assert "analysed as given" in analysis._repr_html_()
     small = GeneralisationBound(pipeline).fit(X[:10], Y[:10])
     assert small.vacuous_
     assert "says nothing" in repr(small)

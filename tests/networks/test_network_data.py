@@ -17,6 +17,7 @@ CONTAINERS = {
     "polars": lambda X: pl.DataFrame(X, schema=NAMES),
     "tensor": torch.tensor,
     "fortran": np.asfortranarray,
+    "negative strides": lambda X: X[::-1].copy()[::-1],
 }
 
 

@@ -45,3 +45,30 @@ def test_data_out_of_range_are_named():
         generalisation_bound(geometry, 1.0, margins=[1.0])
     with pytest.raises(ValueError, match="needs margins"):
         generalisation_bound(geometry, 1.0, losses=[1.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("method", "task", "half", "reason"),
+    [
+        ("one_sided", "classification", False, "fitted on one half"),
+        ("transport", "classification", True, "one-sided forms"),
+        ("covering", "regression", False, "stated for classifiers"),
+        ("chaining", "classification", False, "no form of the bound"),
+    ],
+)
+def test_forms_that_are_not_available_say_why(method, task, half, reason):
+    rows, outcomes = np.arange(6.0)[:, None], np.arange(6) % 2
+    given = {"labels": outcomes} if task == "classification" else {"targets": outcomes}
+    geometry = fit_geometry(
+        rows,
+        **given,
+        loss_bound=1.0 if task == "regression" else None,
+        reference=outcomes == 0 if half else None,
+    )
+    values = {"margins" if task == "classification" else "losses": np.zeros(6)}
+    with pytest.raises(ValueError, match=reason):
+        generalisation_bound(geometry, 1.0, **values, method=method)
+    classes = fit_geometry(rows, outcomes)
+    ones = np.ones(6)
+    with pytest.raises(ValueError, match="through the covering forms"):
+        generalisation_bound(classes, None, margins=ones, radii=ones, method="variance")
