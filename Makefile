@@ -32,6 +32,9 @@ test-simulations: $(INSTALLED)-test ## simulate how often the bound fails, on 10
 test-lower-bounds: ## run the tests with the oldest supported versions, in an environment of their own
 	$(MAKE) test VENV=.venv-lower CONSTRAINTS=constraints-lower.txt
 
+test-peers: $(INSTALLED)-test $(INSTALLED)-bench ## check curvature against curvlinops-for-pytorch
+	$(BIN)/python -m pytest -q tests/curvature/test_peers.py
+
 layers: $(INSTALLED)-test ## check that no module imports from its own layer or from above
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
