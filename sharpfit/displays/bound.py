@@ -144,7 +144,8 @@ class BoundDisplay:
             "scale s (1 / unit of the metric)" if by_scale else "radius (unit of the metric)"
         )
         ax.set_ylabel("bound on the error")
-        ax.set_title(f"{form.replace('_', '-')} form: {self.statement}", fontsize="medium")
+        what = self.statement if form == self.form else "not the smallest of the forms"
+        ax.set_title(f"{form.replace('_', '-')} form: {what}", fontsize="medium")
         ax.legend(loc="best", framealpha=0.9)
         self.ax_, self.figure_ = ax, ax.figure
         return self
@@ -159,7 +160,7 @@ class BoundDisplay:
     def _heights(columns: dict[str, np.ndarray]) -> list[np.ndarray]:
         risk = columns["bound"] - columns["geometry_cost"] - columns["deviation"]
         terms = {**columns, "risk": np.maximum(risk, 0.0)}
-        # Where a scale is not admissible the bound is infinite; the axes end well below.
+        # A risk at infinite capacity is infinite; the axes end well below.
         return [np.nan_to_num(terms[name], posinf=1e6) for name, _, _ in _TERMS]
 
     @staticmethod
