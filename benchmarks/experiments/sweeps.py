@@ -53,25 +53,29 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
 JACOBIAN_PENALTIES = (1e-5, 1e-4, 1e-3)
 
 
-def sweeps(network: str) -> dict[str, list[Configuration]]:
-    """Return the settings of every sweep of a network, seeds apart.
+def sweeps(
+    base: Configuration, batch_sizes: tuple[int, ...] | None = None
+) -> dict[str, list[Configuration]]:
+    """Return the settings of every sweep around a base, seeds apart.
 
     Parameters
     ----------
-    network : {"mlp", "cnn", "resnet"}
+    base : dict
+        One of `BASES`, or one like them.
+    batch_sizes : tuple of int, optional
+        Levels other than those of `BATCH_SIZES`.
 
     Returns
     -------
     dict of str to list of dict
         Sweeps share settings, the base among them.
     """
-    base = BASES[network]
-    levels = "mlp" if network == "mlp" else "cnn"
+    levels = "mlp" if base["network"] == "mlp" else "cnn"
     grid = [
         {**base, "lr": lr, "weight_decay": weight_decay}
         for lr, weight_decay in product(LEARNING_RATES[levels], WEIGHT_DECAYS[levels])
     ]
-    batches = [{**base, "batch_size": size} for size in BATCH_SIZES[levels]]
+    batches = [{**base, "batch_size": size} for size in batch_sizes or BATCH_SIZES[levels]]
     n_epochs = base["at"] * base["batch_size"] // base["rows"]
     return {
         "weight decay x learning rate, equal updates": grid,
@@ -94,20 +98,21 @@ def sweeps(network: str) -> dict[str, list[Configuration]]:
     }
 
 
-def configurations(network: str, n_seeds: int) -> list[Configuration]:
-    """Return every run of a network once, all settings of the first seed first.
+def configurations(settings: dict[str, list[Configuration]], n_seeds: int) -> list[Configuration]:
+    """Return every run of the sweeps once, all settings of the first seed first.
 
     Parameters
     ----------
-    network : {"mlp", "cnn", "resnet"}
+    settings : dict of str to list of dict
+        Of `sweeps`.
     n_seeds : int
 
     Returns
     -------
     list of dict
     """
-    settings = {repr(s): s for sweep in sweeps(network).values() for s in sweep}
-    return [{**s, "seed": seed} for seed in range(n_seeds) for s in settings.values()]
+    distinct = {repr(setting): setting for sweep in settings.values() for setting in sweep}
+    return [{**s, "seed": seed} for seed in range(n_seeds) for s in distinct.values()]
 
 
 def main() -> None:
@@ -118,7 +123,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for network in arguments.networks:
-        runs = configurations(network, arguments.seeds)
+        runs = configurations(sweeps(BASES[network]), arguments.seeds)
         name = f"flat_minima_{network}"
         rows = completed(trained_run, runs, name=name, n_jobs=arguments.jobs)
         write_table(rows, RESULTS / f"{name}.csv")

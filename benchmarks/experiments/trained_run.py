@@ -21,6 +21,7 @@ from sharpfit.networks.interventions import (
     SharpnessAwareMinimisation,
 )
 
+Row = dict[str, float]
 Rows = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]
 
 MAX_EPOCHS = 300
@@ -47,7 +48,7 @@ MEASURES = (
 )
 
 
-def trained_run(configuration: dict[str, Any]) -> dict[str, float]:
+def trained_run(configuration: dict[str, Any]) -> Row:
     """Train and measure the network of a configuration.
 
     Parameters
@@ -70,10 +71,32 @@ def trained_run(configuration: dict[str, Any]) -> dict[str, float]:
     estimator = network(configuration, X.shape[1:])
     if configuration["network"] == "mlp":
         X, X_test = X.reshape(len(X), -1), X_test.reshape(len(X_test), -1)
+    return measured(train(estimator, X, y), X, y, X_test, y_test)
+
+
+def train(estimator: NetworkClassifier, X: Any, y: Any) -> NetworkClassifier:
+    """Train a network until it stops itself, converged or not."""
     with warnings.catch_warnings():
-        # Training ends after a given number of updates, converged or not.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        estimator.fit(X, y)
+        return estimator.fit(X, y)
+
+
+def measured(estimator: NetworkClassifier, X: Any, y: Any, X_test: Any, y_test: Any) -> Row:
+    """Measure a trained network on its training rows and test it on others.
+
+    Parameters
+    ----------
+    estimator : NetworkClassifier
+    X, y : ndarray
+        Training rows.
+    X_test, y_test : ndarray
+        Test rows.
+
+    Returns
+    -------
+    dict of str to float
+        As of `trained_run`.
+    """
     stop = dict(estimator.callbacks_)["StopTrainingAt"]
     values = {"reached": float(stop.reached_), "updates": float(stop.n_updates_)}
     for part, rows, labels in (("training", X, y), ("test", X_test, y_test)):
@@ -85,8 +108,8 @@ def trained_run(configuration: dict[str, Any]) -> dict[str, float]:
         values[f"{part}_loss"] = log_loss(labels, np.exp(log_probabilities))
     for kind in ("error", "loss"):
         values[f"{kind}_gap"] = values[f"test_{kind}"] - values[f"training_{kind}"]
-    measured = compute_measures(estimator, X, y, measures=MEASURES, random_state=0)
-    values |= {name: measured[name].value for name in MEASURES}
+    found = compute_measures(estimator, X, y, measures=MEASURES, random_state=0)
+    values |= {name: found[name].value for name in MEASURES}
     values["selection_criterion"] = -selection_scorer.score(estimator, X, y)
     return values
 

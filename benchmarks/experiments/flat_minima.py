@@ -1,0 +1,237 @@
+"""Judge the claims about flat minima by the tables of ``sweeps.py``, and draw the figures.
+
+``python flat_minima.py`` trains nothing. It writes ``results/flat_minima.csv`` (every check with
+its interval), ``flat_minima_findings.csv`` (verdicts), ``flat_minima_runs.csv`` (what was
+trained) and
+``flat_minima_measures.csv`` (every measure's correlation with the gap).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas
+from associations import Association, within_seeds
+from findings import Finding
+from flat_minima_figures import draw_all
+from runs import RESULTS, write_table
+from sweeps import BASES, STRENGTHS, sweeps
+from trained_run import MEASURES
+
+JACOBIAN, SHARPNESS = "largest_jacobian", "sharpness"
+GAPS = ("error_gap", "loss_gap")
+# A network that has not learned its training rows is in no minimum, flat or sharp.
+LARGEST_TRAINING_ERROR = 0.05
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number that a claim is judged by.
+
+    Attributes
+    ----------
+    question : str
+        Key of `CLAIMS`.
+    network, sweep : str
+        Which runs.
+    gap : str
+        Column of the gap; empty where none is involved.
+    association : Association
+        The number, positive if the claim is right.
+    """
+
+    question: str
+    network: str
+    sweep: str
+    gap: str
+    association: Association
+
+    @property
+    def passed(self) -> bool:
+        """Whether the whole interval is on the side of the claim."""
+        return self.association.low > 0
+
+
+CLAIMS = {
+    "agree": "Networks in flatter minima have smaller Jacobians.",
+    "jacobian": "Networks with a smaller Jacobian generalise better.",
+    "sharpness": "Networks in flatter minima generalise better.",
+    "better": "The Jacobian is the better guide to the gap than sharpness.",
+    "dose_jacobian": "The stronger, the smaller the Jacobian.",
+    "dose_sharpness": "The stronger, the flatter the minimum.",
+    "dose_gap": "The stronger, the smaller the gap.",
+}
+REGULARISERS = tuple(f"regulariser: {name}" for name in STRENGTHS)
+PENALTY = "intervention: jacobian_penalty"
+TOPICS = {
+    "weight decay x learning rate": (
+        "weight decay x learning rate, equal updates",
+        "weight decay x learning rate, equal training loss",
+    ),
+    "batch size": ("batch size, equal updates", "batch size, equal epochs"),
+    "six regularisers": ("six regularisers",),
+    "each regulariser in strength": REGULARISERS,
+    "Jacobian penalty": (PENALTY,),
+}
+
+
+def runs_of(network: str) -> dict[str, Any]:
+    """Return the runs of every sweep of a network, those of all regularisers together as well.
+
+    Parameters
+    ----------
+    network : {"mlp", "cnn", "resnet"}
+
+    Returns
+    -------
+    dict of str to pandas.DataFrame
+    """
+    base = BASES[network]
+    numbers = [name for name, value in base.items() if not isinstance(value, str)]
+    table = pandas.read_csv(RESULTS / f"flat_minima_{network}.csv").astype(
+        dict.fromkeys(numbers, float)
+    )
+    parts = {}
+    for name, settings in sweeps(base).items():
+        wanted = pandas.DataFrame(settings).drop_duplicates().astype(dict.fromkeys(numbers, float))
+        parts[name] = table.merge(wanted, on=list(base))
+    together = pandas.concat(parts[f"regulariser: {name}"] for name in STRENGTHS)
+    active = together[list(STRENGTHS)].gt(0)
+    together["regulariser"] = active.idxmax(axis=1).where(active.any(axis=1), "none")
+    parts["six regularisers"] = together.drop_duplicates([*base, "seed"])
+    return parts
+
+
+def fitted(table: Any) -> Any:
+    """Return the runs that ended as they should and learned their training rows."""
+    ended = (table["status"] == "ok") & (table["reached"] == 1)
+    return table[ended & (table["training_error"] <= LARGEST_TRAINING_ERROR)]
+
+
+def checks_of(network: str, parts: dict[str, Any], names: Sequence[str]) -> list[Check]:
+    """Return the checks of sweeps that compare all their settings with each other."""
+    checks = []
+    for name in names:
+        table = fitted(parts[name])
+        found = {("agree", ""): within_seeds(table, SHARPNESS, JACOBIAN)}
+        for gap in GAPS:
+            found["jacobian", gap] = within_seeds(table, JACOBIAN, gap)
+            found["sharpness", gap] = within_seeds(table, SHARPNESS, gap)
+            found["better", gap] = within_seeds(table, JACOBIAN, gap, minus=SHARPNESS)
+        checks += [Check(q, network, name, gap, value) for (q, gap), value in found.items()]
+    return checks
+
+
+def checks_of_strength(network: str, parts: dict[str, Any], names: Sequence[str]) -> list[Check]:
+    """Return the checks of sweeps of one strength each, from none at all."""
+    checks = []
+    for name in names:
+        table = fitted(parts[name])
+        table = table.assign(weakness=-table[name.split(": ")[1]])
+        outcomes = {("dose_jacobian", ""): JACOBIAN, ("dose_sharpness", ""): SHARPNESS}
+        outcomes |= {("dose_gap", gap): gap for gap in GAPS}
+        for (question, gap), outcome in outcomes.items():
+            found = within_seeds(table, "weakness", outcome, fixed_levels=True)
+            checks.append(Check(question, network, name, gap, found))
+    return checks
+
+
+def findings_of(checks: list[Check]) -> list[dict[str, str]]:
+    """Return the verdict on every claim, by topic and kind of gap, over all networks."""
+    rows = []
+    for topic, names in TOPICS.items():
+        keys = dict.fromkeys((c.question, c.gap) for c in checks if c.sweep in names)
+        for question, gap in keys:
+            those = [
+                c for c in checks if (c.question, c.gap) == (question, gap) and c.sweep in names
+            ]
+            values = sorted(c.association.value for c in those)
+            passed = sum(c.passed for c in those)
+            opposite = sum(c.association.high < 0 for c in those)
+            measured = (
+                f"tau {values[0]:.2f} to {values[-1]:.2f}; of {len(those)} intervals {passed} for "
+                f"the claim, {opposite} against it"
+            )
+            finding = Finding(CLAIMS[question], measured, tuple(c.passed for c in those))
+            rows.append(
+                {
+                    "sweep": topic,
+                    "claim": finding.claim,
+                    "gap": gap.removesuffix("_gap"),
+                    "measured": finding.measured,
+                    "verdict": finding.verdict,
+                }
+            )
+    return rows
+
+
+def trained(network: str, parts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the table of what was trained."""
+    rows = []
+    for name, table in parts.items():
+        ok = table["status"] == "ok"
+        rows.append(
+            {
+                "network": network,
+                "sweep": name,
+                "settings": len(table) // table["seed"].nunique(),
+                "seeds": table["seed"].nunique(),
+                "runs": len(table),
+                "diverged": int((~ok).sum()),
+                "end not reached": int((table["reached"][ok] == 0).sum()),
+                "not fitted": len(table) - len(fitted(table)),
+                "CPU seconds": round(table["seconds"].sum()),
+            }
+        )
+    return rows
+
+
+def measures_of(network: str, parts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the correlation of every measure with both gaps over all runs of equal updates."""
+    equal = pandas.concat(table for table in parts.values()).query("equal == 'updates'")
+    table = fitted(equal.drop_duplicates([*BASES[network], "seed"]))
+    rows = []
+    for gap in GAPS:
+        for measure in (*MEASURES, "selection_criterion"):
+            found = within_seeds(table, measure, gap)
+            rows.append({"network": network, "gap": gap, "measure": measure, **vars(found)})
+    return rows
+
+
+def main() -> None:
+    tables = {network: runs_of(network) for network in BASES}
+    compared = [name for topic in list(TOPICS)[:3] for name in TOPICS[topic]]
+    checks = []
+    for network, parts in tables.items():
+        checks += checks_of(network, parts, compared)
+        checks += checks_of_strength(network, parts, [PENALTY])
+    pooled = {
+        name: pandas.concat(parts[name] for parts in tables.values()) for name in REGULARISERS
+    }
+    checks += checks_of_strength("all", pooled, REGULARISERS)
+    told = findings_of(checks)
+    write_table(
+        [
+            {
+                "network": c.network,
+                "sweep": c.sweep,
+                "claim": CLAIMS[c.question],
+                "gap": c.gap,
+                **{name: round(v, 3) for name, v in vars(c.association).items()},
+                "passed": c.passed,
+            }
+            for c in checks
+        ],
+        RESULTS / "flat_minima.csv",
+    )
+    write_table(told, RESULTS / "flat_minima_findings.csv")
+    for name, rows in (("runs", trained), ("measures", measures_of)):
+        all_rows = [row for network, parts in tables.items() for row in rows(network, parts)]
+        write_table(all_rows, RESULTS / f"flat_minima_{name}.csv")
+    for row in told:
+        print("; ".join(row.values()))
+    draw_all({n: {k: fitted(t) for k, t in parts.items()} for n, parts in tables.items()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Figures of the study of flat minima, from its tables."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas
+from runs import RESULTS
+
+from sharpfit import ComparisonDisplay
+from sharpfit.comparison import Comparison
+
+NETWORKS = {"mlp": "MLP", "cnn": "VGG-like CNN", "resnet": "ResNet"}
+MEASURES = ("sharpness", "largest_jacobian")
+# File name, sweep, and the hyper-parameter that colours the points.
+FIGURES = (
+    ("weight_decay_updates", "weight decay x learning rate, equal updates", "weight_decay"),
+    ("weight_decay_loss", "weight decay x learning rate, equal training loss", "weight_decay"),
+    ("batch_size_updates", "batch size, equal updates", "batch_size"),
+    ("batch_size_epochs", "batch size, equal epochs", "batch_size"),
+    ("regularisers", "six regularisers", "regulariser"),
+    ("jacobian_penalty", "intervention: jacobian_penalty", "jacobian_penalty"),
+)
+
+
+def draw_all(tables: dict[str, dict[str, Any]]) -> None:
+    """Write every figure to ``results/``.
+
+    Parameters
+    ----------
+    tables : dict of str to dict of str to pandas.DataFrame
+        Runs that count, by network and sweep.
+    """
+    for name, sweep, colour_by in FIGURES:
+        figure = scatter({network: parts[sweep] for network, parts in tables.items()}, colour_by)
+        figure.suptitle(sweep)
+        _save(figure, name)
+    _save(correlations(pandas.read_csv(RESULTS / "flat_minima_measures.csv")), "measures")
+
+
+def scatter(tables: dict[str, Any], colour_by: str) -> Any:
+    """Draw sharpness and Jacobian against the gap in error, a row a network."""
+    figure, axes = plt.subplots(
+        len(tables), 2, figsize=(8.4, 2.9 * len(tables)), layout="constrained", squeeze=False
+    )
+    for row, (network, table) in zip(axes, tables.items(), strict=True):
+        comparison = Comparison.from_table(
+            table, MEASURES, gap="error_gap", hyperparameters=[colour_by]
+        )
+        for ax, measure in zip(row, MEASURES, strict=True):
+            ComparisonDisplay(comparison).plot(measure, colour_by=colour_by, ax=ax)
+            ax.set_title(NETWORKS[network], fontsize="medium")
+            ax.get_legend().remove()
+        row[0].set_ylabel("test minus training error")
+        row[1].set_ylabel("")
+        row[1].legend(title=colour_by.replace("_", " "), fontsize="small", loc="center left",
+                      bbox_to_anchor=(1.0, 0.5))  # fmt: skip
+    return figure
+
+
+def correlations(table: Any) -> Any:
+    """Draw Kendall's tau of every measure with both gaps, a panel a network."""
+    figure, axes = plt.subplots(1, len(NETWORKS), figsize=(11.0, 6.0), sharey=True,
+                                layout="constrained")  # fmt: skip
+    order = table[table["gap"] == "error_gap"].groupby("measure")["value"].mean().sort_values()
+    for ax, (network, title) in zip(axes, NETWORKS.items(), strict=True):
+        for shift, (gap, colour) in ((0.15, ("error_gap", "C0")), (-0.15, ("loss_gap", "C1"))):
+            rows = table[(table["network"] == network) & (table["gap"] == gap)]
+            rows = rows.set_index("measure").loc[order.index]
+            places = [place + shift for place in range(len(rows))]
+            ax.hlines(places, rows["low"], rows["high"], color=colour, alpha=0.6, linewidth=2)
+            ax.plot(rows["value"], places, "o", color=colour, markersize=4, label=gap)
+        ax.axvline(0, color="0.4", linewidth=0.8)
+        ax.set(xlim=(-1, 1), title=title, xlabel="Kendall's tau with the gap")
+        ax.set_yticks(range(len(order)), [name.replace("_", " ") for name in order.index])
+    axes[0].legend(loc="lower left", fontsize="small")
+    figure.suptitle("All runs of equal updates; tau within seeds, 95 % bootstrap intervals")
+    return figure
+
+
+def _save(figure: Any, name: str) -> None:
+    figure.savefig(RESULTS / f"flat_minima_{name}.png", dpi=80)
+    plt.close(figure)
