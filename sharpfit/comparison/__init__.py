@@ -9,6 +9,7 @@ from sharpfit.comparison.conditional_information import (
 from sharpfit.comparison.granulated import GranulatedKendall, granulated_kendall
 from sharpfit.comparison.partial import partial_rank_correlation
 from sharpfit.comparison.rank_correlation import RankCorrelation, rank_correlation
+from sharpfit.comparison.ranking import Ranking, rank_measures
 from sharpfit.comparison.runs import Common, Run
 from sharpfit.comparison.sign_error import SignError, robust_sign_error
 
@@ -18,6 +19,7 @@ __all__ = [
     "ConditionalInformation",
     "GranulatedKendall",
     "RankCorrelation",
+    "Ranking",
     "Run",
     "SignError",
     "compare_models",
@@ -25,5 +27,6 @@ __all__ = [
     "granulated_kendall",
     "partial_rank_correlation",
     "rank_correlation",
+    "rank_measures",
     "robust_sign_error",
 ]

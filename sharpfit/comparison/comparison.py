@@ -15,9 +15,12 @@ from sharpfit.comparison.conditional_information import (
 )
 from sharpfit.comparison.granulated import GranulatedKendall, granulated_kendall
 from sharpfit.comparison.partial import partial_rank_correlation
-from sharpfit.comparison.rank_correlation import Kind, RankCorrelation, rank_correlation
+from sharpfit.comparison.rank_correlation import RankCorrelation, rank_correlation
+from sharpfit.comparison.ranking import Ranking, rank_measures
+from sharpfit.comparison.resampling import Kind
 from sharpfit.comparison.runs import Common, Gap, Run
 from sharpfit.comparison.sign_error import SignError, robust_sign_error
+from sharpfit.comparison.table import runs_of_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +60,8 @@ class Comparison:
         measures: Sequence[str],
         *,
         gap: str = "gap",
+        gap_kind: Gap = "error",
+        common: Common | None = None,
         hyperparameters: Sequence[str] = (),
     ) -> "Comparison":
         """Make a comparison of a table of runs that were measured elsewhere.
@@ -64,11 +69,16 @@ class Comparison:
         Parameters
         ----------
         table : mapping of str to sequence of length n_runs
-            Columns; a DataFrame serves.
+            Columns; a DataFrame serves. If it has them, as a table made by `frame` does,
+            ``run``, ``status``, ``n_updates``, ``training`` and ``test`` are taken too.
         measures : sequence of str
             Columns of measures.
         gap : str, default="gap"
             Column of the generalisation gap.
+        gap_kind : {"error", "loss"}, default="error"
+            What the gap is a difference of.
+        common : Common, optional
+            What the runs have in common.
         hyperparameters : sequence of str, default=()
             Columns of settings.
 
@@ -84,24 +94,15 @@ class Comparison:
         missing = [name for name in (gap, *measures, *hyperparameters) if name not in table]
         if missing:
             raise ValueError(f"table has no column {missing[0]!r}; it has {list(table)}")
-        gaps = [float(value) for value in table[gap]]
-        columns = {name: [float(value) for value in table[name]] for name in measures}
-        runs = tuple(
-            Run(
-                status="ok" if np.isfinite(value) else "no gap in the table",
-                gap=value,
-                measures={name: column[i] for name, column in columns.items()},
-            )
-            for i, value in enumerate(gaps)
-        )
-        settings = {name: list(table[name]) for name in hyperparameters}
+        runs = runs_of_table(table, measures, gap)
+        names = table["run"] if "run" in table else range(len(runs))
         return cls(
-            names=tuple(str(i) for i in range(len(runs))),
+            names=tuple(map(str, names)),
             runs=runs,
-            hyperparameters=settings,
+            hyperparameters={name: list(table[name]) for name in hyperparameters},
             measures=tuple(measures),
-            gap_kind="error",
-            common=None,
+            gap_kind=gap_kind,
+            common=common,
         )
 
     def frame(self) -> Any:
@@ -178,6 +179,48 @@ class Comparison:
         table["adjusted_p_value"] = _adjusted(table["p_value"])
         table["n_runs"] = [results[name].n_runs for name in order]
         return _as_frame(table)
+
+    def ranking(
+        self,
+        kind: Kind = "kendall",
+        *,
+        n_bootstrap: int = 500,
+        confidence: float = 0.95,
+        random_state: int | None = 0,
+    ) -> Ranking:
+        """Say which measure goes best with the gap, and which others may as well.
+
+        Parameters
+        ----------
+        kind : {"kendall", "spearman"}, default="kendall"
+            The correlation.
+        n_bootstrap : int, default=500
+            Number of resamples behind the intervals.
+        confidence : float, default=0.95
+            Level of the intervals.
+        random_state : int or None, default=0
+            Seed of the resamples.
+
+        Returns
+        -------
+        Ranking
+            Of the measures that all runs that count have.
+        """
+        counted = [run for run in self.runs if run.status == "ok"]
+        names = [
+            name
+            for name in self.measures
+            if all(np.isfinite(run.measures.get(name, np.nan)) for run in counted)
+        ]
+        gap, values, _ = self.columns(*names)
+        return rank_measures(
+            dict(zip(names, values, strict=True)),
+            gap,
+            kind=kind,
+            n_bootstrap=n_bootstrap,
+            confidence=confidence,
+            random_state=random_state,
+        )
 
     def granulated(self, measure: str) -> GranulatedKendall:
         """Kendall's tau within each hyper-parameter, the others held fixed.

@@ -1,15 +1,17 @@
 """Does one measure add anything once another is known? Partial rank correlation."""
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from sharpfit.comparison.columns import finite_columns
-from sharpfit.comparison.rank_correlation import RankCorrelation, bootstrap_interval
-
-Kind = Literal["kendall", "spearman"]
+from sharpfit.comparison.rank_correlation import RankCorrelation
+from sharpfit.comparison.resampling import (
+    Kind,
+    percentile_interval,
+    resample_counts,
+    resampled_correlations,
+)
 
 
 def partial_rank_correlation(
@@ -67,32 +69,32 @@ def partial_rank_correlation(
     if kind not in ("kendall", "spearman"):
         raise ValueError(f"kind must be 'kendall' or 'spearman', got {kind!r}")
     columns = np.stack(finite_columns(measure=measure, gap=gap, given=given))
-    value = _partial(columns, kind)
-    low, high = bootstrap_interval(
-        lambda rows: _partial(columns[:, rows], kind),
-        columns.shape[1],
-        n_bootstrap,
-        confidence,
-        random_state,
-    )
-    p_value = _p_value(value, columns.shape[1]) if kind == "spearman" else float("nan")
-    return RankCorrelation(value, low, high, confidence, p_value, columns.shape[1])
+    n_runs = columns.shape[1]
+    once = np.ones((1, n_runs), dtype=np.int64)
+    value = float(_partial(columns, once, kind)[0])
+    resampled = _partial(columns, resample_counts(n_runs, n_bootstrap, random_state), kind)
+    low, high = percentile_interval(resampled, confidence)
+    p_value = _p_value(value, n_runs) if kind == "spearman" else float("nan")
+    return RankCorrelation(value, low, high, confidence, p_value, n_runs)
 
 
-def _partial(columns: NDArray[np.float64], kind: Kind) -> float:
-    if (np.ptp(columns, axis=1) == 0).any():
-        return float("nan")
+def _partial(
+    columns: NDArray[np.float64], counts: NDArray[np.int64], kind: Kind
+) -> NDArray[np.float64]:
     measure, gap, given = columns
-    correlate = stats.spearmanr if kind == "spearman" else stats.kendalltau
     with_gap, with_given, gap_with_given = (
-        float(correlate(a, b).statistic)
+        resampled_correlations(a, b, counts, kind)
         for a, b in ((measure, gap), (measure, given), (gap, given))
     )
     remaining = (1 - with_given**2) * (1 - gap_with_given**2)
     # Nothing is left to explain, up to rounding, when the given measure has the same order.
-    if remaining <= 1e-12:
-        return 0.0
-    return (with_gap - with_given * gap_with_given) / float(np.sqrt(remaining))
+    nothing_left = np.where(np.isnan(remaining), np.nan, 0.0)
+    return np.divide(
+        with_gap - with_given * gap_with_given,
+        np.sqrt(np.maximum(remaining, 0.0)),
+        out=nothing_left,
+        where=remaining > 1e-12,
+    )
 
 
 def _p_value(value: float, n_runs: int) -> float:

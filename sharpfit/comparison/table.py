@@ -1,0 +1,56 @@
+"""Runs that were measured elsewhere, from a table of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sharpfit.comparison.runs import Run
+
+
+def runs_of_table(
+    table: Mapping[str, Sequence[Any]], measures: Sequence[str], gap: str
+) -> tuple[Run, ...]:
+    """Read runs from columns.
+
+    Parameters
+    ----------
+    table : mapping of str to sequence of length n_runs
+        Columns. ``status``, ``n_updates``, ``training`` and ``test`` may be missing.
+    measures : sequence of str
+        Columns of measures.
+    gap : str
+        Column of the generalisation gap.
+
+    Returns
+    -------
+    tuple of Run
+        A run without a gap does not count, whatever its status says.
+    """
+    gaps = [float(value) for value in table[gap]]
+    unknown: dict[str, list[Any]] = {
+        "status": ["ok"] * len(gaps),
+        "n_updates": [0] * len(gaps),
+        "training": [np.nan] * len(gaps),
+        "test": [np.nan] * len(gaps),
+    }
+    known = {
+        name: list(table[name]) if name in table else default for name, default in unknown.items()
+    }
+    columns = {name: [float(value) for value in table[name]] for name in measures}
+    runs = []
+    for i, value in enumerate(gaps):
+        status = str(known["status"][i])
+        if status == "ok" and not np.isfinite(value):
+            status = "no gap in the table"
+        runs.append(
+            Run(
+                status=status,
+                gap=value,
+                training=float(known["training"][i]),
+                test=float(known["test"][i]),
+                n_updates=int(known["n_updates"][i]),
+                measures={name: column[i] for name, column in columns.items()},
+            )
+        )
+    return tuple(runs)
