@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .krylov import KrylovSubspace, storage_dtype
+from .krylov import InterruptedProduct, KrylovSubspace, storage_dtype
 from .operator import SymmetricOperator
 from .randomness import as_generator, rademacher
 
@@ -147,9 +147,9 @@ def spectral_density(
         try:
             while subspace.frontier and subspace.n_products < n_steps:
                 subspace.expand(subspace.frontier[0])
-        except KeyboardInterrupt:
+        except (InterruptedProduct, KeyboardInterrupt) as interruption:
             if number < 2:
-                raise
+                raise KeyboardInterrupt from interruption
             interrupted = True
             break
         n_products += subspace.n_products

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .krylov import KrylovSubspace, RitzPairs, storage_dtype
+from .error_bounds import truncation_bounds
+from .krylov import InterruptedProduct, KrylovSubspace, RitzPairs, storage_dtype
 from .operator import SymmetricOperator
+from .random_chain import RandomChain
 from .randomness import as_generator
 
 Which = Literal["largest", "smallest", "magnitude"]
@@ -16,8 +18,10 @@ Which = Literal["largest", "smallest", "magnitude"]
 _DEFAULT_PRODUCTS = 1000
 _SMALL = 0.01  # eigenvalues below this part of the operator's scale share its tolerance
 _PROBE_PRODUCTS = 10
-_LEAST_PROBE_PRODUCTS = 6
-_LEAST_UNWANTED = 4  # Ritz values beyond the wanted ones before a gap to them is believed
+# Probabilities of a miss at which a random vector is followed no further: of any eigenvalue that
+# belongs to the wanted ones, and of a copy of one of them, which only this vector can show.
+_RISK = 0.05
+_RISK_OF_COPIES = 0.002
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,12 @@ class Eigenpairs:
     n_products : int
         Products with the operator spent.
     n_probes : int
-        Random vectors that were followed to look for missed copies of repeated eigenvalues; the
-        last of them found none unless the products ran out.
+        Random vectors that were followed to look for missed eigenvalues; the last of them found
+        none unless the products ran out.
+    miss_probability : float
+        Upper bound on the probability with which the last of them finds nothing where there is
+        an eigenvalue beyond the last of `values` and its tolerance. One when none was followed
+        to its end, zero when the whole space was searched.
     interrupted : bool
         Whether a KeyboardInterrupt ended the work early; fewer than the requested number of pairs
         may then be present.
@@ -55,6 +63,7 @@ class Eigenpairs:
     converged: Tensor
     n_products: int
     n_probes: int
+    miss_probability: float
     interrupted: bool
 
 
@@ -86,10 +95,13 @@ def top_eigenpairs(
     shrink with more products: once it dominates, the work stops and `converged` is False.
 
     A Krylov space holds one vector of each eigenspace and may take two close eigenvalues for one.
-    So after convergence a random vector orthogonal to everything multiplied so far is followed
-    for six to ten products. If its largest Ritz value enters the wanted set, or lies too close to
-    it for the error bounds to stand, the work goes on with it; another vector is followed after
-    that until one reaches nothing new. This is a test with random vectors, not a proof.
+    So after convergence a random vector orthogonal to everything multiplied so far is followed.
+    If its Ritz values enter the wanted set, or come too close to it for the error bounds to
+    stand, the work goes on with it and another vector after that. It ends when a vector reaches
+    nothing new although it would have, with probability 0.95 for an eigenvalue just beyond the
+    last wanted one and 0.998 for a copy of a wanted one; or after ten products. The bound on the
+    remaining `miss_probability` is rigorous up to the errors of the products (van Dorsselaer,
+    Hochstenbach and van der Vorst, 2000).
 
     Parameters
     ----------
@@ -109,7 +121,7 @@ def top_eigenpairs(
         default one random vector.
     check_multiplicity : bool, default=True
         Whether to follow random vectors after convergence. Without it repeated eigenvalues may be
-        reported once.
+        reported once, and those a start is orthogonal to are not found.
     memory_budget : int, optional
         Bytes for the basis. It is kept in float64 when a full one fits, and otherwise in the
         operator's dtype (at least float32); what still does not fit makes restarts more frequent,
@@ -152,7 +164,7 @@ def top_eigenpairs(
                 looking = search.probe()
             else:
                 break
-    except _InterruptedProduct as interruption:
+    except InterruptedProduct as interruption:
         if not search.subspace.expanded:
             raise KeyboardInterrupt from interruption
         interrupted = True
@@ -182,10 +194,6 @@ def _check_arguments(
         )
 
 
-class _InterruptedProduct(Exception):
-    """A KeyboardInterrupt inside a product, where the subspace is in a consistent state."""
-
-
 class _Search:
     """State of one call of `top_eigenpairs`."""
 
@@ -208,6 +216,7 @@ class _Search:
         self.budget = budget
         self.generator = generator
         self.n_probes = 0
+        self.miss_probability = 1.0
         capacity, dtype = _basis_shape(operator, n_eigenvalues, memory_budget)
         self.subspace = KrylovSubspace(operator, capacity, dtype)
         self._n_waiting = 0  # start vectors without their product
@@ -233,7 +242,9 @@ class _Search:
                 f"start has {columns.shape[1]} vectors, more than half of the {capacity} the basis "
                 "holds: give fewer, or a larger memory_budget."
             )
-        self._n_waiting = sum(self.subspace.inject(column) for column in columns.T)
+        for column in columns.T:
+            self.subspace.inject(column)
+        self._n_waiting = len(self.subspace.frontier)
         if self._n_waiting == 0:
             raise ValueError("start has no non-zero vector.")
 
@@ -247,8 +258,7 @@ class _Search:
         if len(subspace.expanded) == self.operator.size:
             return True
         pairs = subspace.ritz_pairs()
-        order = self._order(pairs.values)[: self.n_eigenvalues]
-        truncation = self._truncation(pairs, self.n_eigenvalues)
+        order, truncation = self._wanted(pairs)
         rounding = self._rounding(pairs)[order]
         allowed = np.maximum(self._allowed(pairs.values[order]) - rounding, rounding)
         if self.verbose and subspace.n_products % self.verbose == 0:
@@ -273,45 +283,45 @@ class _Search:
         elif self._residual is not None:
             subspace.steer(self._residual)
         self._residual = None
-        self._expand(subspace.frontier[0])
+        subspace.expand(subspace.frontier[0])
         self._n_waiting = max(self._n_waiting - 1, 0)
 
     def probe(self) -> bool:
         """Follow a random vector outside the basis; whether it reaches the wanted set."""
         subspace = self.subspace
-        if len(subspace.expanded) == self.operator.size or subspace.n_products >= self.budget:
+        if len(subspace.expanded) == self.operator.size:
+            self.miss_probability = 0.0
+            return False
+        if subspace.n_products >= self.budget:
             return False
         if self.operator.size - len(subspace.expanded) <= _PROBE_PRODUCTS:
             self.advance()  # all of the little that is left is as cheap as a sample
             return True
         self._make_room(_PROBE_PRODUCTS + 1)
-        self._inject_random()
-        subspace.steer(np.ones(len(subspace.frontier)))
-        self.n_probes += 1
         values = subspace.ritz_pairs().values
-        threshold = self._keys(values)[self._order(values)][self.n_eigenvalues - 1]
-        margin = max(self.tol * max(abs(threshold), _SMALL * subspace.scale), self._precision())
-        chain: list[int] = []
-        newest = subspace.frontier[0]
-        while newest in subspace.frontier and subspace.n_products < self.budget:
-            self._expand(newest)
-            chain.append(newest)
-            pairs = subspace.ritz_pairs(chain)
-            order = self._order(pairs.values)
-            reached = self._keys(pairs.values)[order[0]]
-            if reached > threshold + margin:
+        wanted = self._keys(values)[self._order(values)][: self.n_eigenvalues]
+        margin = max(float(self._allowed(wanted[-1])), self._precision())
+        limit = wanted[-1] + margin
+        nearest = min(wanted[wanted > limit], default=np.inf)  # of which a copy would be wanted
+        chain = RandomChain(subspace, self.generator)
+        self.n_probes += 1
+        self.miss_probability = 1.0
+        while len(chain) < _PROBE_PRODUCTS and subspace.n_products < self.budget:
+            chain.extend()
+            if self._keys(chain.ritz_values()).max() > limit:
+                self.miss_probability = 1.0
                 return True
-            settled = reached + self._truncation(pairs, 1)[0] <= threshold + margin
-            if len(chain) >= (_LEAST_PROBE_PRODUCTS if settled else _PROBE_PRODUCTS):
+            self.miss_probability = chain.miss_probability(self._ends(limit))
+            copies = chain.miss_probability(self._ends(nearest))
+            if self.miss_probability <= _RISK and copies <= _RISK_OF_COPIES:
                 break
-            newest = subspace.n_vectors - 1
         return False
 
     def result(self, interrupted: bool) -> Eigenpairs:
         """Gather the wanted pairs."""
         pairs = self.subspace.ritz_pairs()
-        order = self._order(pairs.values)[: self.n_eigenvalues]
-        bounds = self._truncation(pairs, len(order)) + self._rounding(pairs)[order]
+        order, truncation = self._wanted(pairs)
+        bounds = truncation + self._rounding(pairs)[order]
         values = pairs.values[order]
         return Eigenpairs(
             values=torch.as_tensor(values),
@@ -321,14 +331,9 @@ class _Search:
             converged=torch.as_tensor(bounds <= self._allowed(values)),
             n_products=self.subspace.n_products,
             n_probes=self.n_probes,
+            miss_probability=self.miss_probability,
             interrupted=interrupted,
         )
-
-    def _expand(self, index: int) -> None:
-        try:
-            self.subspace.expand(index)
-        except KeyboardInterrupt as interrupt:
-            raise _InterruptedProduct from interrupt
 
     def _make_room(self, count: int) -> None:
         """Restart, if needed, so that `count` more vectors fit."""
@@ -342,14 +347,26 @@ class _Search:
         subspace.compress(pairs, self._order(pairs.values)[:keep])
 
     def _inject_random(self) -> None:
-        vector = torch.randn(self.operator.size, generator=self.generator, dtype=torch.float64)
-        self.subspace.inject(vector)
+        self.subspace.inject(torch.randn(self.operator.size, generator=self.generator))
 
     def _keys(self, values: np.ndarray) -> np.ndarray:
         """How much each value is wanted."""
         if self.which == "largest":
             return values
         return -values if self.which == "smallest" else np.abs(values)
+
+    def _wanted(self, pairs: RitzPairs) -> tuple[np.ndarray, np.ndarray]:
+        """Return the places of the wanted pairs, and bounds on their errors but for rounding."""
+        order = self._order(pairs.values)
+        wanted = min(self.n_eigenvalues, len(order))
+        keys, couplings = self._keys(pairs.values)[order], pairs.couplings[order]
+        return order[:wanted], truncation_bounds(keys, couplings, wanted)
+
+    def _ends(self, key: float) -> list[float]:
+        """Return the values that are wanted this much."""
+        if self.which == "largest":
+            return [key]
+        return [-key] if self.which == "smallest" else [key, -key]
 
     def _order(self, values: np.ndarray) -> np.ndarray:
         return np.argsort(-self._keys(values), kind="stable")
@@ -362,27 +379,6 @@ class _Search:
 
     def _allowed(self, values: np.ndarray) -> np.ndarray:
         return self.tol * np.maximum(np.abs(values), _SMALL * self.subspace.scale)
-
-    def _truncation(self, pairs: RitzPairs, wanted: int) -> np.ndarray:
-        """Error of the `wanted` first Ritz values, were the products exact.
-
-        Li and Li (2005): with the `j` most wanted Ritz vectors on one side and everything else on
-        the other, coupled by a block of norm `b`, eigenvalue `i` of the first block is off by at
-        most ``2 b^2 / (g + sqrt(g^2 + 4 b^2))``, `g` its gap to the spectrum of the second block.
-        That spectrum is taken to end at the largest remaining Ritz value plus its residual, once
-        a few remain.
-        """
-        order = self._order(pairs.values)
-        keys, couplings = self._keys(pairs.values)[order], pairs.couplings[order]
-        unseen = -np.inf if len(keys) >= wanted + _LEAST_UNWANTED else np.inf
-        rest = np.append(keys + couplings, unseen)
-        end = np.maximum.accumulate(rest[::-1])[::-1][1 : wanted + 1]
-        joint = np.cumsum(couplings[:wanted] ** 2)
-        gap = np.triu(keys[:wanted, None] - end)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            quadratic = 2 * joint / (gap + np.sqrt(gap**2 + 4 * joint))
-        quadratic = np.where(gap > 0, quadratic, np.inf).min(axis=1)
-        return np.minimum(couplings[:wanted], quadratic)
 
 
 def _basis_shape(

@@ -43,6 +43,10 @@ class RitzPairs:
         return np.hypot(self.couplings, self.rounding)
 
 
+class InterruptedProduct(Exception):
+    """A KeyboardInterrupt inside a product, where the subspace is in a consistent state."""
+
+
 class KrylovSubspace:
     """Orthonormal vectors, some multiplied by the operator ("expanded") and some not yet.
 
@@ -78,8 +82,8 @@ class KrylovSubspace:
         """Whether the basis spans the whole space."""
         return self.n_vectors == self.operator.size
 
-    def inject(self, vector: Tensor) -> bool:
-        """Add the part of `vector` orthogonal to the basis as a frontier vector.
+    def inject(self, vector: Tensor) -> np.ndarray:
+        """Add the part of `vector` orthogonal to the basis as a frontier vector, if any.
 
         Parameters
         ----------
@@ -87,27 +91,45 @@ class KrylovSubspace:
 
         Returns
         -------
-        bool
-            False when `vector` lies in the basis to rounding, and nothing was added.
+        ndarray of shape (n_frontier,)
+            Coordinates in the frontier vectors, the new one among them.
         """
         remainder = vector.to(device=self.operator.device, dtype=torch.float64, copy=True)
         before = float(torch.linalg.vector_norm(remainder))
-        _, norm = self._orthogonalise(remainder)
+        coefficients, norm = self._orthogonalise(remainder)
+        coordinates = coefficients[self.frontier]
         if self.complete or norm <= 1e-10 * before:
-            return False
+            return coordinates
         self._append(remainder.div_(norm))
-        return True
+        return np.append(coordinates, norm)
 
-    def expand(self, index: int) -> None:
+    def expand(self, index: int) -> tuple[float, np.ndarray]:
         """Multiply a frontier vector by the operator and add the new direction, if any.
 
         Parameters
         ----------
         index : int
             Position of a frontier vector in the basis.
+
+        Returns
+        -------
+        float
+            Component of the product along the vector.
+        ndarray of shape (n_frontier,)
+            Coordinates of the product in the frontier vectors that there are now.
+
+        Raises
+        ------
+        InterruptedProduct
+            On a KeyboardInterrupt inside the product: the subspace is as before.
+        ValueError
+            If the product has another shape or is not finite.
         """
         vector = self._basis[index]
-        product = self.operator.matvec(vector.to(self.operator.dtype))
+        try:
+            product = self.operator.matvec(vector.to(self.operator.dtype))
+        except KeyboardInterrupt as interrupt:
+            raise InterruptedProduct from interrupt
         self.n_products += 1
         if product.shape != vector.shape:
             raise ValueError(
@@ -132,6 +154,7 @@ class KrylovSubspace:
             self._defects[index] = norm
         self.frontier.remove(index)
         self.expanded.append(index)
+        return float(self._projection[index, index]), self._projection[self.frontier, index]
 
     def ritz_pairs(self, among: list[int] | None = None) -> RitzPairs:
         """Diagonalise the projection on the expanded vectors, or on those in `among`.
@@ -226,14 +249,14 @@ class KrylovSubspace:
         """
         turn = torch.as_tensor(coefficients.T.copy(), device=self.operator.device)
         combined = torch.empty(
-            (self.operator.size, coefficients.shape[1]),
+            (coefficients.shape[1], self.operator.size),
             dtype=self.operator.dtype,
             device=self.operator.device,
         )
         for part in self._blocks(len(self.expanded)):
             block = self._basis[self.expanded, part].to(torch.float64)
-            combined[part] = (turn @ block).T.to(combined.dtype)
-        return combined
+            combined[:, part] = (turn @ block).to(combined.dtype)
+        return combined.T
 
     def _append(self, vector: Tensor) -> None:
         self._basis[self.n_vectors] = vector.to(self._basis.dtype)
