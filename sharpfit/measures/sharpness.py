@@ -7,9 +7,10 @@ relative error of 1e-5.
 
 import torch
 
-from sharpfit.curvature import GaussNewtonOperator, HessianOperator, ResidualOperator, exact_trace
+from sharpfit.curvature import GaussNewtonOperator, HessianOperator, ResidualOperator
+from sharpfit.curvature.piecewise import is_piecewise_linear
 from sharpfit.linalg import top_eigenpairs, trace_estimate
-from sharpfit.measures.perturbation import parameter_vector
+from sharpfit.measures.perturbation import derivative_along, parameter_vector
 from sharpfit.measures.trained_network import TrainedNetwork
 
 _TOLERANCE = 1e-5
@@ -91,9 +92,9 @@ def hessian_trace(network: TrainedNetwork) -> float:
     al. 2017; Dinh et al. 2017. Invariances: none. Cost: one backward pass an output where
     exact, otherwise some forty products more.
     """
-    blocks = exact_trace(network.hessian)
-    if blocks is not None:
-        return float(blocks.sum())
+    if is_piecewise_linear(network.gauss_newton.network):
+        # Affine in each layer, so what the Gauss-Newton matrix leaves has no diagonal.
+        return gauss_newton_trace(network)
     residual = trace_estimate(
         network.curvature(ResidualOperator),
         tol=_TRACE_TOLERANCE,
@@ -112,13 +113,7 @@ def gauss_newton_trace(network: TrainedNetwork) -> float:
     2002; Jastrzebski et al. 2021. Invariances: none. Cost: one backward pass an output where
     exact, otherwise some hundred products.
     """
-    blocks = exact_trace(network.gauss_newton)
-    if blocks is not None:
-        return float(blocks.sum())
-    estimate = trace_estimate(
-        network.gauss_newton, tol=_TRACE_TOLERANCE, random_state=network.random_state
-    )
-    return estimate.value
+    return network.gauss_newton_trace
 
 
 def fisher_rao_norm(network: TrainedNetwork) -> float:
@@ -127,10 +122,15 @@ def fisher_rao_norm(network: TrainedNetwork) -> float:
     :math:`\theta^\top G\,\theta`; for cross-entropy `G` is the Fisher information of the
     network's own predictive distribution. Source: Liang et al. 2019. Invariances: any
     reparametrisation that leaves the function and is linear in the weights along
-    :math:`\theta`, rescaling of layers of ReLU networks among them. Cost: one product.
+    :math:`\theta`, rescaling of layers of ReLU networks among them. Cost: one pass forward and
+    two backward.
     """
-    weights = parameter_vector(network.module)
-    return float(weights.double() @ network.gauss_newton.matvec(weights).double())
+    problem = network.problem
+    loss = problem.sample_loss()
+    moved = derivative_along(network.module, problem.inputs, parameter_vector(network.module))
+    curved = loss.curvature_product(network.outputs, problem.targets, moved)
+    row_weights = loss.row_weights(problem.targets, problem.sample_weight)
+    return float(torch.einsum("n,nc,nc->", row_weights, moved, curved))
 
 
 def _largest_eigenvalue(operator: _Operator, network: TrainedNetwork) -> float:

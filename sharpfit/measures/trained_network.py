@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sharpfit.analysers.bound import BoundSettings, bound_of_problem
 from sharpfit.bridge import Problem
-from sharpfit.curvature import GaussNewtonOperator, HessianOperator, ResidualOperator
+from sharpfit.curvature import GaussNewtonOperator, HessianOperator, ResidualOperator, exact_trace
 from sharpfit.jacobian import (
     JacobianNorms,
     LocalVariation,
@@ -20,6 +20,7 @@ from sharpfit.jacobian import (
     local_variation,
     slopes,
 )
+from sharpfit.linalg import trace_estimate
 from sharpfit.measures.layer_jacobians import LayerJacobians, layer_jacobians, weighted_layers
 from sharpfit.theory import Bound
 
@@ -180,6 +181,15 @@ class TrainedNetwork:
     def gauss_newton(self) -> GaussNewtonOperator:
         """Gauss-Newton matrix of the training loss in all trainable parameters."""
         return self.curvature(GaussNewtonOperator)
+
+    @cached_property
+    def gauss_newton_trace(self) -> float:
+        """Trace of the Gauss-Newton matrix, exact where that is cheap and otherwise to 2 %."""
+        blocks = exact_trace(self.gauss_newton)
+        if blocks is not None:
+            return float(blocks.sum())
+        estimate = trace_estimate(self.gauss_newton, tol=0.02, random_state=self.random_state)
+        return estimate.value
 
     def curvature(self, kind: type[Matrix], **settings: Any) -> Matrix:
         """Make a curvature matrix of the training loss.
