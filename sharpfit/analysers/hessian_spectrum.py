@@ -17,7 +17,7 @@ from sharpfit.analysers.attribution_tables import (
 )
 from sharpfit.analysers.callback_support import CallbackSupport, fit_progress, with_callbacks
 from sharpfit.analysers.delegation import DelegatingAnalyser
-from sharpfit.analysers.problem_spectrum import problem_spectrum
+from sharpfit.analysers.problem_spectrum import problem_spectrum, refuse_streams
 from sharpfit.analysers.spectrum_settings import check_spectrum_settings
 from sharpfit.bridge import Problem, as_problem
 from sharpfit.curvature import HessianSpectrumResult, select_parameters
@@ -191,6 +191,7 @@ class HessianSpectrum(CallbackSupport, DelegatingAnalyser):
         HessianSpectrum
         """
         check_spectrum_settings(self.get_params(deep=False))
+        refuse_streams(X)
         if y is None:
             raise ValueError(
                 "HessianSpectrum requires y to be passed, but the target y is None: the loss "

@@ -5,10 +5,32 @@ from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
+from torch.utils.data import DataLoader, Dataset
 
 from sharpfit.bridge import Problem
 from sharpfit.curvature import BatchObjective, HessianSpectrumResult, hessian_spectrum
 from sharpfit.curvature.spectrum import Matrix
+
+
+def refuse_streams(X: Any) -> None:
+    """Refuse data sets and loaders, and say where they are taken.
+
+    Parameters
+    ----------
+    X : object
+        What was given as rows.
+
+    Raises
+    ------
+    TypeError
+        If it yields its rows one by one or in batches.
+    """
+    if isinstance(X, Dataset | DataLoader):
+        raise TypeError(
+            f"X is a {type(X).__name__}, but an estimator takes arrays. Rows that do not fit "
+            "memory stream through the function below it: sharpfit.curvature.hessian_spectrum("
+            "network.module_, criterion, dataset)"
+        )
 
 
 def problem_spectrum(

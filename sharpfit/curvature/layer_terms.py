@@ -71,8 +71,12 @@ class LayerTerms:
 
     @property
     def ratio(self) -> np.ndarray:
-        """Left over right side of every row, at most one where the inequality applies."""
-        return self.jacobian / self.bound
+        """Left over right side of every row, at most one where the inequality applies.
+
+        NaN where both sides vanish.
+        """
+        undefined = np.full_like(self.bound, np.nan)
+        return np.divide(self.jacobian, self.bound, out=undefined, where=self.bound > 0)
 
 
 def layer_terms(

@@ -169,13 +169,15 @@ class AttributionDisplay:
 
     def _plot_samples(self, ax: Any) -> None:
         ranked = np.sort(np.asarray(self.table["contribution"]))[::-1]
-        carried = np.cumsum(ranked) / ranked.sum()
-        count = len(ranked)
+        total, count = ranked.sum(), len(ranked)
+        carried = np.cumsum(ranked) / total if total else np.zeros(count)
         ranks = np.arange(count + 1)
         ax.plot(ranks, np.concatenate([[0.0], carried]), color=_COLOUR, label="largest first")
         ax.plot([0, count], [0, 1], "--", color="0.6", label="all samples alike")
-        half = int(np.argmax(carried >= 0.5)) + 1
-        ax.plot(half, carried[half - 1], "o", color=_MARK, label=f"{half} of {count} carry half")
+        if total:
+            half = int(np.argmax(carried >= 0.5)) + 1
+            label = f"{half} of {count} carry half"
+            ax.plot(half, carried[half - 1], "o", color=_MARK, label=label)
         ax.set_xlabel("number of samples")
         ax.set_ylabel("share of the eigenvalue")
         ax.set_title(f"{self._subject()}, by sample")
@@ -213,9 +215,9 @@ class AttributionDisplay:
             label = f"layer {name}" if held else f"layer {name}, assumptions not met"
             style = {} if held else {"markerfacecolor": "none"}
             ax.plot(bound[chosen], jacobian[chosen], "o", markersize=4, label=label, **style)
-        ax.set_xscale("log")
-        ax.set_yscale("log")
         if drawn.any():
+            ax.set_xscale("log")
+            ax.set_yscale("log")
             ends = [bound[drawn].min(), bound[drawn].max()]
             ax.plot(ends, ends, "--", color="0.6", label="equality")
         ax.set_xlabel("what the curvature of the layer allows")
@@ -231,7 +233,8 @@ class AttributionDisplay:
         ranks = np.arange(1, len(norm) + 1)
         ax.plot(ranks, product[order], ".", color=_MARK, label="product of the layers' norms")
         ax.plot(ranks, norm[order], ".", color=_COLOUR, label="norm of the layers' product")
-        ax.set_yscale("log")
+        if norm.any():
+            ax.set_yscale("log")
         ax.set_xlabel("samples, largest norm first")
         ax.set_ylabel("Jacobian norm")
         middle = float(np.median(self.table["alignment"]))

@@ -6,6 +6,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from sharpfit import HessianSpectrum, NetworkRegressor
 from tests.analysers.spectrum_cases import (
@@ -224,6 +225,99 @@ def test_missing_targets_are_named():
     trained = network().fit(X, LABELS)
     with pytest.raises(ValueError, match="y is None"):
         HessianSpectrum(trained).fit(X, None)
+
+
+def test_streams_are_sent_to_the_function_that_takes_them():
+    trained = network().fit(X, LABELS)
+    dataset = TensorDataset(torch.as_tensor(X), torch.as_tensor(CODES))
+    for source in (dataset, DataLoader(dataset)):
+        with pytest.raises(TypeError, match=r"sharpfit\.curvature\.hessian_spectrum"):
+            HessianSpectrum(trained).fit(source, None)
+
+
+class Tokens(nn.Module):
+    """Attention over embedded tokens, which has no closed forms and no real inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+        self.encoder = nn.TransformerEncoderLayer(4, 2, 3, dropout=0.1, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, tokens):
+        return self.head(self.encoder(self.embedding(tokens)).mean(dim=1))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.LSTM(2, 3, batch_first=True)
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, rows):
+        return self.head(self.layer(rows)[0][:, -1])
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, rows):
+        return self.head(torch.tanh(self.second(torch.tanh(self.first(rows)))))
+
+
+@pytest.mark.parametrize(
+    ("build", "rows", "route"),
+    [
+        (Tokens, RNG.integers(0, 5, size=(30, 6)), "graph"),
+        (Recurrent, RNG.normal(size=(30, 6, 2)), "graph"),
+        (Tied, X, "closed_form"),
+    ],
+    ids=["attention", "recurrence", "tied weights"],
+)
+def test_modules_of_other_kinds(build, rows, route):
+    net = skorch_net(NeuralNetClassifier, build(), criterion=nn.CrossEntropyLoss).fit(rows, CODES)
+    matrix = dense_hessian(
+        net.module_, torch.as_tensor(rows), lambda outputs: cross_entropy(outputs, CODES).mean()
+    )
+    truth = np.linalg.eigvalsh(matrix)[::-1]
+    spectrum = HessianSpectrum(net, n_eigenvalues=3, tol=1e-6, random_state=0).fit(rows, CODES)
+    np.testing.assert_allclose(spectrum.eigenvalues_, truth[:3], rtol=1e-5)
+    assert spectrum.route_ == route
+    for by in ("layer", "sample", "output"):
+        parts = spectrum.attribution(by=by)["contribution"]
+        assert parts.sum() == pytest.approx(truth[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_networks_need_a_wider_dtype(dtype):
+    net = skorch_net(NeuralNetClassifier, nn.Sequential(nn.Linear(4, 3)), dtype=torch.float32)
+    net.set_params(criterion=nn.CrossEntropyLoss).fit(X.astype("float32"), CODES)
+    net.module_.to(dtype)
+    rows = torch.as_tensor(X).to(dtype)
+    with pytest.raises(ValueError, match=r"pass dtype=torch\.float32"):
+        HessianSpectrum(net).fit(rows, CODES)
+    wide = HessianSpectrum(net, dtype="float64", n_eigenvalues=2, tol=1e-6).fit(rows, CODES)
+    matrix = dense_hessian(
+        net.module_, rows.double(), lambda outputs: cross_entropy(outputs, CODES).mean()
+    )
+    np.testing.assert_allclose(wide.eigenvalues_, np.linalg.eigvalsh(matrix)[:-3:-1], rtol=1e-5)
+
+
+def test_rows_that_are_not_finite_are_named():
+    net = skorch_net(
+        NeuralNetClassifier, nn.Sequential(nn.Linear(4, 3)), criterion=nn.CrossEntropyLoss
+    ).fit(X, CODES)
+    for row in (0, 7):
+        broken = X.copy()
+        broken[row, 1] = np.nan
+        with pytest.raises(ValueError, match=f"row {row} of inputs has outputs"):
+            HessianSpectrum(net).fit(broken, CODES)
+    net.module_[0].weight.data.fill_(np.inf)
+    with pytest.raises(ValueError, match="the network has not diverged"):
+        HessianSpectrum(net).fit(X, CODES)
 
 
 class PenalisedClassifier(NeuralNetClassifier):

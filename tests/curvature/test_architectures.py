@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from skorch.dataset import Dataset as SkorchDataset
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -119,7 +120,7 @@ def test_rows_stream_from_data_sets_and_loaders():
     dataset = TensorDataset(inputs, targets)
     loader = DataLoader(dataset, batch_size=3, shuffle=True)
     random_state = torch.get_rng_state()
-    for source in (dataset, loader):
+    for source in (dataset, loader, SkorchDataset(inputs.numpy(), targets.numpy())):
         for budget in (2**31, 1):
             operator = HessianOperator(
                 module, nn.CrossEntropyLoss(), source, batch_size=4, memory_budget=budget

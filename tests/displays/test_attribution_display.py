@@ -111,3 +111,13 @@ def test_what_cannot_be_drawn_is_said(analysis):
         AttributionDisplay({}, by="neuron").plot()
     with pytest.raises(ValueError, match=r"\['by'\] are for kind=\"attribution\", not 'density'"):
         analysis.plot(kind="density", by="layer")
+
+
+def test_a_network_without_curvature_can_be_drawn(analysis):
+    tables = {by: dict(analysis.attribution(by=by)) for by in ("sample", "inequality", "alignment")}
+    for by, table in tables.items():
+        for name in ("contribution", "bound", "jacobian", "jacobian_norm", "product_of_norms"):
+            if name in table:
+                table[name] = np.zeros(len(table[name]))
+        ax = AttributionDisplay(table, by=by).plot().ax_
+        assert ax.get_yscale() == "linear"
