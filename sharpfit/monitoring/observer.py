@@ -10,69 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from sharpfit.curvature import HessianOperator
-from sharpfit.jacobian import jacobian_norms, layer_norms
-from sharpfit.linalg import (
-    CongruentOperator,
-    DiagonalOperator,
-    Eigenpairs,
-    LinearCombination,
-    SymmetricOperator,
-)
-from sharpfit.monitoring.input_slopes import RowSlopes, variation
-from sharpfit.monitoring.row_terms import RowTerms, row_terms
+from sharpfit.linalg import SymmetricOperator
+from sharpfit.monitoring.fixed_rows import FixedRows
+from sharpfit.monitoring.record_names import measured
 from sharpfit.monitoring.stability import StabilityCondition, stability_condition
-from sharpfit.monitoring.tracker import EigenvalueTracker
+from sharpfit.monitoring.subsample import Subsample
+from sharpfit.monitoring.tracker import EigenvalueTracker, TrackedEigenpairs
 from sharpfit.monitoring.watched_network import WatchedNetwork
 from sharpfit.objective import SampleLoss
-
-# More outputs than this would take as many backward passes for the whole Jacobian.
-_MOST_OUTPUTS = 64
-
-_ALWAYS = (
-    "loss",
-    "gradient_norm",
-    "sharpness",
-    "sharpness_error",
-    "gauss_newton_part",
-    "residual_part",
-    "trained_sharpness",
-    "trained_sharpness_error",
-    "stability_limit",
-)
-_AT_ROWS = (
-    "sharpness_floor",
-    "sharpness_floor_error",
-    "loss_sharpness_floor",
-    "loss_curvature",
-    "jacobian_max",
-    "jacobian_mean",
-    "jacobian_mean_error",
-    "response_jacobian_max",
-    "slope_bound",
-    "response_slope_bound",
-    "loss_slope_bound",
-)
-_VARIATION = ("local_variation", "jacobian_rate", "smooth_loss_sharpness_floor")
-_ALIGNMENT = ("layer_alignment",)
-
-
-def measured(*, jacobian: bool, alignment: bool, local_variation: bool) -> tuple[str, ...]:
-    """Return the names of what is measured with these settings.
-
-    Parameters
-    ----------
-    jacobian, alignment, local_variation : bool
-
-    Returns
-    -------
-    tuple of str
-    """
-    names = _ALWAYS
-    if jacobian:
-        names += _AT_ROWS
-        names += _ALIGNMENT if alignment else ()
-        names += _VARIATION if local_variation else ()
-    return names
 
 
 class Observer:
@@ -90,6 +35,8 @@ class Observer:
         Eigenvalues of the Hessian to follow.
     tol : float, default=1e-2
         Their relative accuracy.
+    n_rows : int, optional
+        Measure a fixed random part of this size, and say what that leaves open.
     n_jacobian_rows : int, default=256
         Rows at which Jacobians are measured: all, or a fixed random part; none for 0.
     layers : bool, default=True
@@ -114,6 +61,7 @@ class Observer:
         *,
         n_eigenvalues: int = 1,
         tol: float = 1e-2,
+        n_rows: int | None = None,
         n_jacobian_rows: int = 256,
         layers: bool = True,
         alignment: bool = False,
@@ -122,29 +70,40 @@ class Observer:
         memory_budget: int = 2**28,
         random_state: int = 0,
     ) -> None:
-        self.targets = targets
-        self.sample_weight = sample_weight
         self.n_eigenvalues = n_eigenvalues
         self.layers = layers
-        self.alignment = alignment
-        self.local_variation = local_variation
-        self._network = WatchedNetwork(
-            inputs, targets, sample_weight, batch_size=batch_size, memory_budget=memory_budget
-        )
         self._device = inputs.device
+        self._part = None
+        if n_rows is not None and n_rows < len(inputs):
+            self._part = Subsample(inputs, targets, sample_weight, n_rows, random_state)
+            inputs, targets, sample_weight = self._part.measured
+        self._targets = targets
+        self._network = WatchedNetwork(
+            inputs,
+            targets,
+            sample_weight,
+            scale=1.0 if self._part is None else self._part.scale,
+            batch_size=batch_size,
+            memory_budget=memory_budget,
+        )
         self._tracker = EigenvalueTracker(n_eigenvalues, tol=tol, random_state=random_state)
         self._trained = EigenvalueTracker(1, tol=tol, random_state=random_state)
         generator = torch.Generator().manual_seed(random_state)
         order = torch.randperm(len(inputs), generator=generator)[:n_jacobian_rows]
-        self._rows = order.sort().values.to(inputs.device)
+        self._rows = None
         # Discrete inputs have no derivatives.
-        derivable = inputs.is_floating_point() and len(self._rows) > 0
-        self._points = inputs[self._rows] if derivable else None
-        self._slopes = None
-        if self._points is not None and len(self._rows) > 1:
-            self._slopes = RowSlopes(self._points, targets[self._rows])
+        if inputs.is_floating_point() and len(order):
+            self._rows = FixedRows(
+                inputs,
+                targets,
+                order.sort().values.to(inputs.device),
+                layers=layers,
+                alignment=alignment,
+                local_variation=local_variation,
+            )
         self._names = measured(
-            jacobian=derivable,
+            part=self._part is not None,
+            jacobian=self._rows is not None,
             alignment=alignment,
             local_variation=local_variation,
         )
@@ -219,11 +178,11 @@ class Observer:
         names, moved = _moved_parameters(plain, optimizer)
         operator = self._network.load(plain, loss, names, criterion_takes_log=criterion_takes_log)
         outputs, gradient = _first_order(operator)
-        losses = operator.loss.values(outputs, self.targets)
-        weights = operator.loss.row_weights(self.targets, self.sample_weight)
+        losses = operator.loss.values(outputs, self._targets)
+        weights = self._network.row_weights(operator.loss)
         record["loss"] = float(weights @ losses.double())
         record["gradient_norm"] = float(gradient.double().norm())
-        pairs = self._tracker.measure(operator)
+        pairs = self._tracker.measure(operator, hint=gradient)
         record["n_products"] = pairs.n_products
         record["sharpness"], record["sharpness_error"] = _with_error(pairs, self._tracker.tol)
         for place in range(1, min(self.n_eigenvalues, len(pairs.values))):
@@ -233,95 +192,30 @@ class Observer:
         record["residual_part"] = record["sharpness"] - record["gauss_newton_part"]
         if self.layers:
             record["layers"] = _layer_shares(operator, vector)
+        if self._part is not None:
+            record |= self._part.errors(operator, vector)
         if optimizer is not None:
-            self._measure_stability(operator, stability_condition(optimizer, moved), record)
-        if self._points is not None:
-            self._measure_inputs(operator, outputs, losses, weights, record)
+            condition = stability_condition(optimizer, moved)
+            self._measure_stability(operator, condition, gradient, record)
+        if self._rows is not None:
+            self._rows.measure(operator, outputs, losses, weights, record)
 
     def _measure_stability(
-        self, operator: SymmetricOperator, condition: StabilityCondition, record: dict[str, Any]
+        self,
+        operator: SymmetricOperator,
+        condition: StabilityCondition,
+        gradient: Tensor,
+        record: dict[str, Any],
     ) -> None:
         record["stability_limit"] = condition.limit
-        trained = _trained_operator(operator, condition)
-        if trained is operator:
-            record["trained_sharpness"] = record["sharpness"]
+        if condition.shift is not None:
+            record["trained_sharpness"] = record["sharpness"] + condition.shift
             record["trained_sharpness_error"] = record["sharpness_error"]
             return
-        pairs = self._trained.measure(trained)
+        pairs = self._trained.measure(condition.trained_matrix(operator), hint=gradient)
         record["n_products"] += pairs.n_products
         value, error = _with_error(pairs, self._trained.tol)
         record["trained_sharpness"], record["trained_sharpness_error"] = value, error
-
-    def _measure_inputs(
-        self,
-        operator: HessianOperator,
-        outputs: Tensor,
-        losses: Tensor,
-        weights: Tensor,
-        record: dict[str, Any],
-    ) -> None:
-        assert self._points is not None
-        rows, module, loss = self._rows, operator.network.module, operator.loss
-        inputs = self._points.to(operator.dtype)
-        terms = None
-        if outputs.shape[1] <= _MOST_OUTPUTS:
-            terms = row_terms(
-                module,
-                loss,
-                inputs,
-                self.targets[rows],
-                weights[rows],
-                n_rows=len(outputs),
-                total_weight=float(weights.sum()),
-                moved=operator.selection.names,
-                batch_size=operator.batch_size,
-            )
-            norms = terms.jacobian
-            record["response_jacobian_max"] = terms.response_jacobian_max
-            record["sharpness_floor"] = terms.jacobian_floor
-            record["sharpness_floor_error"] = terms.jacobian_floor_error
-            record["loss_curvature"] = terms.loss_curvature
-            for name, factors in terms.layers.items() if self.layers else ():
-                record["layers"].setdefault(name, {}).update(vars(factors))
-        else:
-            norms = torch.as_tensor(jacobian_norms(module, inputs).spectral)
-        record["jacobian_max"], record["jacobian_mean"] = float(norms.max()), float(norms.mean())
-        if len(rows) == len(outputs):
-            record["jacobian_mean_error"] = 0.0
-        elif len(rows) > 1:
-            # Without replacement, the error falls with the part of the rows that is seen.
-            unseen = 1 - len(rows) / len(outputs)
-            record["jacobian_mean_error"] = float(norms.std()) * math.sqrt(unseen / len(rows))
-        if self.alignment and (lined_up := layer_norms(module, inputs).alignment) is not None:
-            record["layer_alignment"] = float(lined_up.mean())
-        if self._slopes is not None:
-            if self.local_variation:
-                record |= variation(module, loss, inputs)
-            record |= self._slopes.measure(loss, outputs[rows])
-            self._measure_implied(terms, operator, losses[rows], outputs.shape[1], record)
-
-    def _measure_implied(
-        self,
-        terms: RowTerms | None,
-        operator: HessianOperator,
-        losses: Tensor,
-        n_outputs: int,
-        record: dict[str, Any],
-    ) -> None:
-        """Record what follows from the losses alone."""
-        assert self._slopes is not None
-        bound = self._slopes.implied(operator.loss, losses, n_outputs)
-        if bound is None:
-            return
-        record["loss_slope_bound"] = bound.value
-        if terms is None:
-            return
-        distance = self._slopes.distance(bound.pair)
-        record["loss_sharpness_floor"] = terms.loss_floor(bound, distance, 0.0)
-        if self.local_variation:
-            record["smooth_loss_sharpness_floor"] = terms.loss_floor(
-                bound, distance, record["jacobian_rate"]
-            )
 
 
 def _first_order(operator: HessianOperator) -> tuple[Tensor, Tensor]:
@@ -361,20 +255,6 @@ def _moved_parameters(
     return [name for name, _ in named], [p for _, p in named]
 
 
-def _trained_operator(
-    operator: SymmetricOperator, condition: StabilityCondition
-) -> SymmetricOperator:
-    """Return the matrix whose largest eigenvalue the stability limit concerns."""
-    trained = operator
-    if condition.weight_decay is not None:
-        decay = condition.weight_decay.to(operator.device, operator.dtype)
-        trained = LinearCombination([trained, DiagonalOperator(decay)])
-    if condition.preconditioner is not None:
-        scaling = condition.preconditioner.to(operator.device, torch.float64).rsqrt()
-        trained = CongruentOperator(trained, scaling)
-    return trained
-
-
-def _with_error(pairs: Eigenpairs, tol: float) -> tuple[float, float]:
+def _with_error(pairs: TrackedEigenpairs, tol: float) -> tuple[float, float]:
     value, bound = float(pairs.values[0]), float(pairs.error_bounds[0])
     return value, max(bound, tol * abs(value))

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from sharpfit.bridge import as_problem
-from sharpfit.monitoring.observer import Observer, measured
+from sharpfit.monitoring.observer import Observer
+from sharpfit.monitoring.record_names import measured
 from sharpfit.objective import SampleLoss
 
 __all__ = ["SharpnessMonitor"]
@@ -48,6 +49,9 @@ class SharpnessMonitor(Callback):
         Largest eigenvalues of the Hessian to follow.
     tol : float, default=1e-2
         Their relative accuracy.
+    n_rows : int, optional
+        Measure a fixed random part of this size instead of all rows. Records then say what that
+        leaves open.
     n_jacobian_rows : int, default=256
         Rows at which Jacobians are measured: all, or a fixed random part; none for 0.
     layers : bool, default=True
@@ -102,6 +106,7 @@ class SharpnessMonitor(Callback):
         history: Sequence[str] = ("sharpness", "stability_limit", "jacobian_max"),
         n_eigenvalues: int = 1,
         tol: float = 1e-2,
+        n_rows: int | None = None,
         n_jacobian_rows: int = 256,
         layers: bool = True,
         alignment: bool = False,
@@ -116,6 +121,7 @@ class SharpnessMonitor(Callback):
         self.history = history
         self.n_eigenvalues = n_eigenvalues
         self.tol = tol
+        self.n_rows = n_rows
         self.n_jacobian_rows = n_jacobian_rows
         self.layers = layers
         self.alignment = alignment
@@ -286,6 +292,7 @@ class SharpnessMonitor(Callback):
             sample_weight,
             n_eigenvalues=self.n_eigenvalues,
             tol=self.tol,
+            n_rows=self.n_rows,
             n_jacobian_rows=self.n_jacobian_rows,
             layers=self.layers,
             alignment=self.alignment,
@@ -301,6 +308,7 @@ class SharpnessMonitor(Callback):
         if not self.max_overhead > 0:
             raise ValueError(f"max_overhead={self.max_overhead!r} must be positive.")
         known = measured(
+            part=self.n_rows is not None,
             jacobian=self.n_jacobian_rows > 0,
             alignment=self.alignment,
             local_variation=self.local_variation,

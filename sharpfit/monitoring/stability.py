@@ -8,6 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sharpfit.linalg import (
+    CongruentOperator,
+    DiagonalOperator,
+    LinearCombination,
+    SymmetricOperator,
+)
+
 __all__ = [
     "StabilityCondition",
     "adam_limit",
@@ -129,6 +136,38 @@ class StabilityCondition:
     statement: str
     preconditioner: Tensor | None = None
     weight_decay: Tensor | None = None
+
+    def trained_matrix(self, hessian: SymmetricOperator) -> SymmetricOperator:
+        """Return the matrix whose largest eigenvalue the limit concerns.
+
+        Parameters
+        ----------
+        hessian : SymmetricOperator
+            Hessian of the loss.
+
+        Returns
+        -------
+        SymmetricOperator
+            ``P^(-1/2) (H + W) P^(-1/2)``.
+        """
+        trained = hessian
+        if self.weight_decay is not None:
+            decay = self.weight_decay.to(hessian.device, hessian.dtype)
+            trained = LinearCombination([trained, DiagonalOperator(decay)])
+        if self.preconditioner is not None:
+            scaling = self.preconditioner.to(hessian.device, torch.float64).rsqrt()
+            trained = CongruentOperator(trained, scaling)
+        return trained
+
+    @property
+    def shift(self) -> float | None:
+        """What the optimiser adds to every eigenvalue; None where it does more than that."""
+        if self.preconditioner is not None:
+            return None
+        if self.weight_decay is None:
+            return 0.0
+        first = self.weight_decay[0]
+        return float(first) if bool((self.weight_decay == first).all()) else None
 
 
 def stability_condition(

@@ -1,20 +1,67 @@
 """Eigenvalues of a matrix that changes a little between measurements."""
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from torch import Tensor, nn
 
-from sharpfit.linalg import Eigenpairs, SymmetricOperator, as_generator, top_eigenpairs
+from sharpfit.linalg import SymmetricOperator, as_generator
+from sharpfit.monitoring.ritz_basis import RitzBasis
 
-_DECAY = 0.7
-_NOISE = 0.2
+_SPARE = 2  # Ritz vectors carried over beside those asked for
+_HINT, _NOISE = 0.3, 0.1  # parts of hint and noise in the last vector of a warm start
+_CAUTION = 2.0  # how much smaller than the tolerance an estimated error has to be
+_PROBE_PRODUCTS = 6
+_LEAST_UNWANTED = 4  # Ritz values beyond the wanted ones before a gap to them is believed
+_FAMILIAR = 1.5  # change of the largest eigenvalue up to which the last spectrum is believed
+_CAPACITY = 30  # basis vectors beside those asked for, before the basis is compressed
+_SMALL = 0.01  # eigenvalues below this part of the operator's scale share its tolerance
+
+
+@dataclass(frozen=True)
+class TrackedEigenpairs:
+    """Approximate largest eigenpairs, with estimates of their errors.
+
+    Attributes
+    ----------
+    values : Tensor of shape (k,), float64, on the CPU
+        Ritz values, descending.
+    vectors : Tensor of shape (size, k)
+        Orthonormal Ritz vectors.
+    residual_norms : Tensor of shape (k,), float64
+        ``|A v - t v|``. Some eigenvalue lies within it of `values`.
+    error_bounds : Tensor of shape (k,), float64
+        Estimated distance of `values` from the largest eigenvalues.
+    converged : Tensor of shape (k,), bool
+        Whether that meets the tolerance.
+    n_products : int
+        Products spent.
+    warm : bool
+        Whether the last measurement was the start.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    residual_norms: Tensor
+    error_bounds: Tensor
+    converged: Tensor
+    n_products: int
+    warm: bool
 
 
 class EigenvalueTracker:
     """Follow the largest eigenvalues of a slowly changing symmetric operator.
 
-    Every measurement starts Lanczos from a mixture of the previous eigenvectors, one more than
-    asked for, and a little noise: the additional vector and the noise let it notice when another
-    eigenvalue overtakes. The first measurement, and the first after `reset`, is cold and checked
-    for missed copies of repeated eigenvalues; later ones are not.
+    A measurement starts from the last Ritz vectors, two more than asked for, with a little of a
+    hint and of noise in the last of them: by these it notices when another eigenvalue overtakes.
+    From there on it is Lanczos, which ends when the error bound of Li and Li (2005) is half the
+    tolerance. That bound needs the gap to the rest of the spectrum, which is read from the Ritz
+    values, and while they are few from those of the last measurement: it is an estimate.
+
+    The first measurement starts from the hint and noise, and follows a random vector after it
+    converged, since Lanczos may take two close eigenvalues for one. So do later ones as long as
+    the last warm start took more products than the last cold one.
 
     Parameters
     ----------
@@ -52,41 +99,140 @@ class EigenvalueTracker:
         self.tol = tol
         self.max_products = max_products
         self._generator = as_generator(random_state)
-        self._vectors: torch.Tensor | None = None
+        self._products = {"cold": 0, "warm": 0}
+        self.reset()
 
     def reset(self) -> None:
-        """Forget the previous eigenvectors."""
-        self._vectors = None
+        """Forget the last eigenvectors."""
+        self._start: Tensor | None = None
+        self._spectrum: np.ndarray | None = None
 
-    def measure(self, operator: SymmetricOperator) -> Eigenpairs:
+    def measure(self, operator: SymmetricOperator, hint: Tensor | None = None) -> TrackedEigenpairs:
         """Return the largest eigenpairs of the operator as it is now.
 
         Parameters
         ----------
         operator : SymmetricOperator
+            The matrix.
+        hint : Tensor of shape (size,), optional
+            A vector that leans to the top eigenvectors, as a gradient does to those of a Hessian.
 
         Returns
         -------
-        Eigenpairs
-            The `n_eigenvalues` followed and, where the size allows, one more.
+        TrackedEigenpairs
+            The `n_eigenvalues` followed, or as many as there are.
         """
-        cold = self._vectors is None or len(self._vectors) != operator.size
-        pairs = top_eigenpairs(
-            operator,
-            min(self.n_eigenvalues + 1, operator.size),
-            tol=self.tol,
-            max_products=max(self.max_products, self.n_eigenvalues + 1),
-            start=None if cold else self._start(operator),
-            check_multiplicity=cold,
-            random_state=self._generator,
-        )
-        self._vectors = None if pairs.interrupted else pairs.vectors
-        return pairs
+        wanted = min(self.n_eigenvalues, operator.size)
+        known = self._start is not None and self._start.shape[1] == operator.size
+        warm = known and self._products["warm"] <= self._products["cold"]
+        basis = RitzBasis(operator)
+        if warm:
+            self._expand_last(basis, hint)
+        else:
+            basis.expand(self._noise(operator) + _unit(hint, operator))
+        looking = not warm
+        while basis.n_products < self.max_products and not basis.complete:
+            residual = self._open_residual(basis, wanted, warm)
+            if residual is None and not looking:
+                break
+            if residual is None:
+                looking = False
+                self._probe(basis)
+                continue
+            if len(basis) >= wanted + _CAPACITY:
+                basis.compress(wanted + _CAPACITY // 2)
+            if not basis.expand(residual):
+                basis.expand(self._noise(operator))
+        return self._result(basis, wanted, warm)
 
-    def _start(self, operator: SymmetricOperator) -> torch.Tensor:
-        assert self._vectors is not None
-        previous = self._vectors.to(operator.device, torch.float64)
-        powers = torch.arange(previous.shape[1], dtype=torch.float64, device=operator.device)
+    def _expand_last(self, basis: RitzBasis, hint: Tensor | None) -> None:
+        """Start from the last Ritz vectors, after a step of power iteration that cost nothing."""
+        assert self._start is not None
+        start = nn.functional.normalize(self._start.to(basis.operator.device), dim=1)
+        # The last is the least accurate: what it misses is where a newcomer would show.
+        start[-1] += _NOISE * self._noise(basis.operator).to(start)
+        start[-1] += _HINT * _unit(hint, basis.operator).to(start)
+        for vector in start:
+            basis.expand(vector)
+
+    def _noise(self, operator: SymmetricOperator) -> Tensor:
         noise = torch.randn(operator.size, generator=self._generator, dtype=torch.float64)
-        noise = noise.to(operator.device) / torch.linalg.vector_norm(noise)
-        return previous @ _DECAY**powers + _NOISE * noise
+        return nn.functional.normalize(noise, dim=0).to(operator.device)
+
+    def _probe(self, basis: RitzBasis) -> None:
+        """Follow a random vector for a few products."""
+        direction = self._noise(basis.operator)
+        for _ in range(_PROBE_PRODUCTS):
+            if not basis.expand(direction):
+                return  # the basis spans a space the operator does not leave
+            direction = basis.newest_product()
+
+    def _open_residual(self, basis: RitzBasis, wanted: int, warm: bool) -> Tensor | None:
+        """Return the residual of the first pair that is not accurate enough."""
+        if len(basis) < wanted:
+            return self._noise(basis.operator)
+        residuals = basis.residuals(min(wanted + _SPARE, len(basis)))
+        bounds = self._bounds(basis.values, residuals, wanted, warm)
+        allowed = self.tol * np.maximum(np.abs(basis.values[:wanted]), _SMALL * basis.scale)
+        allowed = np.maximum(allowed, _CAUTION * _precision(basis))
+        unsettled = np.flatnonzero(_CAUTION * bounds > allowed)
+        return residuals[unsettled[0]] if len(unsettled) else None
+
+    def _bounds(self, values: np.ndarray, residuals: Tensor, wanted: int, warm: bool) -> np.ndarray:
+        """Bound the errors of the largest Ritz values.
+
+        The `j` most wanted Ritz vectors are coupled by a block of norm `b` to everything else,
+        whose spectrum lies a gap `g` below: the error is at most
+        ``2 b^2 / (g + sqrt(g^2 + 4 b^2))``, for any `j`.
+        """
+        norms = residuals.double().norm(dim=1).cpu().numpy()
+        believed = self._believed(values[0]) if warm else None
+        found = norms[:wanted].copy()
+        for place in range(wanted):
+            for block in range(place + 1, len(norms) + 1):
+                end = values[block] if block < len(values) else -np.inf
+                end += norms[block] if block < len(norms) else 0.0
+                if believed is not None and block < len(believed):
+                    end = max(end, believed[block])
+                elif len(values) < block + _LEAST_UNWANTED:
+                    break
+                gap, joint = values[place] - end, float(np.sum(norms[:block] ** 2))
+                if gap > 0:
+                    bound = 2 * joint / (gap + np.sqrt(gap**2 + 4 * joint))
+                    found[place] = min(found[place], bound)
+        return found
+
+    def _believed(self, largest: float) -> np.ndarray | None:
+        """Return the last spectrum, scaled to the present one, if it is like it."""
+        assert self._spectrum is not None
+        change = largest / self._spectrum[0] if self._spectrum[0] > 0 else np.inf
+        return self._spectrum * change if 1 / _FAMILIAR < change < _FAMILIAR else None
+
+    def _result(self, basis: RitzBasis, wanted: int, warm: bool) -> TrackedEigenpairs:
+        count = min(wanted + _SPARE, len(basis))
+        values, residuals = basis.values[:wanted], basis.residuals(count)
+        bounds = self._bounds(basis.values, residuals, wanted, warm) + _precision(basis)
+        self._start, self._spectrum = basis.images(count), basis.values.copy()
+        self._products["warm" if warm else "cold"] = basis.n_products
+        return TrackedEigenpairs(
+            values=torch.as_tensor(values.copy()),
+            vectors=basis.vectors(wanted).T.to(basis.operator.dtype),
+            residual_norms=residuals[:wanted].double().norm(dim=1).cpu(),
+            error_bounds=torch.as_tensor(bounds),
+            converged=torch.as_tensor(
+                bounds <= self.tol * np.maximum(np.abs(values), _SMALL * basis.scale)
+            ),
+            n_products=basis.n_products,
+            warm=warm,
+        )
+
+
+def _unit(hint: Tensor | None, operator: SymmetricOperator) -> Tensor:
+    """Return a unit vector along the hint, or zero without one."""
+    if hint is None:
+        return torch.zeros(operator.size, dtype=torch.float64, device=operator.device)
+    return nn.functional.normalize(hint.to(operator.device, torch.float64), dim=0)
+
+
+def _precision(basis: RitzBasis) -> float:
+    return float(torch.finfo(basis.operator.dtype).eps) * basis.scale

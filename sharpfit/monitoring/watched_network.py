@@ -28,6 +28,8 @@ class WatchedNetwork:
         Their targets.
     sample_weight : Tensor of shape (n,) or None
         Weights in the loss.
+    scale : float, default=1.0
+        What a loss that is a sum is multiplied by, where the rows stand for more.
     batch_size : int or "auto"
         Rows of a chunk.
     memory_budget : int
@@ -40,9 +42,11 @@ class WatchedNetwork:
         targets: Tensor,
         sample_weight: Tensor | None,
         *,
+        scale: float = 1.0,
         batch_size: int | str,
         memory_budget: int,
     ) -> None:
+        self._scale = scale
         self._inputs = inputs
         self._targets = targets
         self._sample_weight = sample_weight
@@ -90,7 +94,7 @@ class WatchedNetwork:
             inputs,
             self._targets,
             parameters=parameters,
-            sample_weight=self._sample_weight,
+            sample_weight=self._weights(loss),
             batch_size=self._batch_size,
             memory_budget=self._memory_budget,
             process_group=None,
@@ -98,10 +102,29 @@ class WatchedNetwork:
         self._setting = setting
         return self._operator
 
+    def row_weights(self, loss: SampleLoss) -> Tensor:
+        """Return the weights of the rows in the loss.
+
+        Parameters
+        ----------
+        loss : SampleLoss
+
+        Returns
+        -------
+        Tensor of shape (n,), float64
+        """
+        return loss.row_weights(self._targets, self._weights(loss))
+
     def release(self) -> None:
         """Let go of what products keep, until the next measurement."""
         if self._operator is not None:
             self._operator.release()
+
+    def _weights(self, loss: SampleLoss) -> Tensor | None:
+        if self._scale == 1.0 or loss.reduction == "mean":
+            return self._sample_weight
+        ones = torch.ones(len(self._targets), dtype=torch.float64, device=self._targets.device)
+        return self._scale * (ones if self._sample_weight is None else self._sample_weight)
 
     def _split(
         self, module: nn.Module, criterion: nn.Module | SampleLoss, takes_log: bool

@@ -1,0 +1,51 @@
+"""Names of what a measurement records."""
+
+_ALWAYS = (
+    "loss",
+    "gradient_norm",
+    "sharpness",
+    "sharpness_error",
+    "gauss_newton_part",
+    "residual_part",
+    "trained_sharpness",
+    "trained_sharpness_error",
+    "stability_limit",
+)
+_AT_ROWS = (
+    "sharpness_floor",
+    "sharpness_floor_error",
+    "loss_sharpness_floor",
+    "loss_curvature",
+    "jacobian_max",
+    "jacobian_mean",
+    "jacobian_mean_error",
+    "response_jacobian_max",
+    "slope_bound",
+    "response_slope_bound",
+    "loss_slope_bound",
+)
+_PART = ("sharpness_sampling_error", "held_out_sharpness", "held_out_sharpness_error")
+_VARIATION = ("local_variation", "jacobian_rate", "smooth_loss_sharpness_floor")
+_ALIGNMENT = ("layer_alignment",)
+
+
+def measured(
+    *, part: bool, jacobian: bool, alignment: bool, local_variation: bool
+) -> tuple[str, ...]:
+    """Return the names of what is measured with these settings.
+
+    Parameters
+    ----------
+    part, jacobian, alignment, local_variation : bool
+        Whether only some rows are measured, and what is measured.
+
+    Returns
+    -------
+    tuple of str
+    """
+    names = _ALWAYS + (_PART if part else ())
+    if jacobian:
+        names += _AT_ROWS
+        names += _ALIGNMENT if alignment else ()
+        names += _VARIATION if local_variation else ()
+    return names

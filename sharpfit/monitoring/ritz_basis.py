@@ -1,0 +1,117 @@
+"""An orthonormal basis with its products, grown one vector at a time."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sharpfit.linalg import SymmetricOperator
+
+_DOUBLE_BUDGET = 2**28  # bytes up to which basis and products are kept in float64
+_EXPECTED = 16  # vectors
+
+
+class RitzBasis:
+    """Rayleigh-Ritz on a growing space, with residuals of the products as computed.
+
+    Products are kept beside the vectors, so that residuals, restarts and a step of power
+    iteration cost none.
+
+    Parameters
+    ----------
+    operator : SymmetricOperator
+        The matrix.
+
+    Attributes
+    ----------
+    n_products : int
+        Products spent.
+    scale : float
+        Largest norm of a product.
+    """
+
+    def __init__(self, operator: SymmetricOperator) -> None:
+        self.operator = operator
+        self.n_products = 0
+        self.scale = 0.0
+        double = 16 * _EXPECTED * operator.size <= _DOUBLE_BUDGET
+        self._dtype = torch.promote_types(operator.dtype, torch.float32)
+        if double:
+            self._dtype = torch.float64
+        empty = torch.empty((0, operator.size), dtype=self._dtype, device=operator.device)
+        self._basis, self._products = empty, empty
+        self._projection = np.zeros((0, 0))
+        self._decompose()
+
+    def __len__(self) -> int:
+        return len(self._basis)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the basis spans the whole space."""
+        return len(self) == self.operator.size
+
+    def expand(self, direction: Tensor) -> bool:
+        """Add the part of a direction that is orthogonal to the basis, and its product.
+
+        Parameters
+        ----------
+        direction : Tensor of shape (size,)
+
+        Returns
+        -------
+        bool
+            False if the direction lies in the basis to rounding, and nothing was added.
+        """
+        vector = direction.to(self._basis)
+        before = norm = float(vector.norm())
+        for _ in range(3):
+            vector = vector - self._basis.T @ (self._basis @ vector)
+            before, norm = norm, float(vector.norm())
+            if norm > 0.5 * before:
+                break
+        if self.complete or norm <= 1e-10 * float(direction.norm()):
+            return False
+        vector = vector / norm
+        product = self.operator.matvec(vector.to(self.operator.dtype)).detach().to(self._dtype)
+        length = float(product.norm())
+        if not np.isfinite(length):
+            raise ValueError("a product of the operator is not finite")
+        self.n_products += 1
+        self.scale = max(self.scale, length)
+        self._basis = torch.cat([self._basis, vector.unsqueeze(0)])
+        self._products = torch.cat([self._products, product.unsqueeze(0)])
+        column = (self._basis @ product).double().cpu().numpy()
+        self._projection = np.block(
+            [[self._projection, column[:-1, None]], [column[None, :-1], column[-1:, None]]]
+        )
+        self._decompose()
+        return True
+
+    def _decompose(self) -> None:
+        """Diagonalise the operator's projection; the largest Ritz value comes first."""
+        values, coefficients = np.linalg.eigh(self._projection)
+        self.values: np.ndarray = values[::-1].copy()
+        self._coefficients = torch.as_tensor(coefficients[:, ::-1].copy()).to(self._basis)
+
+    def vectors(self, count: int) -> Tensor:
+        """Return the first Ritz vectors, of shape (count, size)."""
+        return self._coefficients[:, :count].T @ self._basis
+
+    def images(self, count: int) -> Tensor:
+        """Return the products of the first Ritz vectors, of shape (count, size)."""
+        return self._coefficients[:, :count].T @ self._products
+
+    def residuals(self, count: int) -> Tensor:
+        """Return ``A y - t y`` of the first Ritz pairs, of shape (count, size)."""
+        values = torch.as_tensor(self.values[:count]).to(self._basis)
+        return self.images(count) - values.unsqueeze(1) * self.vectors(count)
+
+    def newest_product(self) -> Tensor:
+        """Return the product of the vector added last, of shape (size,)."""
+        return self._products[-1]
+
+    def compress(self, count: int) -> None:
+        """Keep the first Ritz vectors alone."""
+        self._basis, self._products = self.vectors(count), self.images(count)
+        self._projection = np.diag(self.values[:count])
+        self._decompose()
