@@ -42,11 +42,6 @@ class DenseChain:
     Parameters
     ----------
     module : FrozenModule
-
-    Attributes
-    ----------
-    row_bytes : int
-        Bytes that the work on one row takes, known after the first call.
     """
 
     def __init__(self, module: FrozenModule):
@@ -58,7 +53,7 @@ class DenseChain:
             leaf.register_forward_pre_hook(self._recorder.enter)
             leaf.register_forward_hook(self._recorder.leave)
         self._buffers: dict[int, Tensor] = {}
-        self.row_bytes = 0
+        self._products: dict[tuple[int, nn.Module], Tensor] = {}
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor] | None:
         """Compute outputs and Jacobians, or return None if the pass is no such chain.
@@ -73,38 +68,76 @@ class DenseChain:
         jacobians : Tensor of shape (n, C, d)
             In memory that the next call reuses.
         """
+        recorded = self._record(inputs)
+        return None if recorded is None else (recorded[0], self._propagate(*recorded))
+
+    def row_bytes(self, inputs: Tensor) -> int | None:
+        """Count the bytes that the work on one row takes, or return None if there is no chain.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, ...)
+            A few rows.
+
+        Returns
+        -------
+        int or None
+        """
+        recorded = self._record(inputs)
+        if recorded is None:
+            return None
+        outputs, steps = recorded
+        width = max(layer.in_features for layer, _ in steps if isinstance(layer, nn.Linear))
+        return 2 * outputs.element_size() * outputs.shape[1] * width
+
+    def _record(self, inputs: Tensor) -> tuple[Tensor, list[tuple[nn.Module, Tensor]]] | None:
         if not self._leaves:
             return None
         self._recorder.start(inputs.detach())
         with torch.no_grad():
             outputs = self._module(self._recorder.last)
         steps = self._recorder.finish(outputs)
-        return None if steps is None else (outputs, self._propagate(steps, outputs))
+        return None if steps is None else (outputs, steps)
 
-    def _propagate(self, steps: list[tuple[nn.Module, Tensor]], outputs: Tensor) -> Tensor:
+    def _propagate(self, outputs: Tensor, steps: list[tuple[nn.Module, Tensor]]) -> Tensor:
         jacobians: Tensor | None = None
-        slope: Tensor | None = None  # diagonal waiting for the next dense layer
-        widths = [layer.in_features for layer, _ in steps if isinstance(layer, nn.Linear)]
-        self.row_bytes = 2 * outputs.element_size() * outputs.shape[1] * max(widths)
+        slope: Tensor | None = None  # diagonal waiting for the next product
+        place = 0
         for layer, entering in reversed(steps):
             if not isinstance(layer, nn.Linear):
                 here = elementwise_derivative(layer, entering)
                 slope = here if slope is None else slope * here
                 continue
-            target = self._buffer(len(widths) % 2, outputs, layer.in_features)
-            widths.pop()
             if jacobians is None:
-                if slope is None:
-                    target.copy_(layer.weight.expand_as(target))
-                else:
-                    torch.mul(slope.unsqueeze(2), layer.weight, out=target)
-            else:
+                # The same for all rows until a slope tells them apart: not written out.
+                jacobians = layer.weight.expand(*outputs.shape, layer.in_features)
                 if slope is not None:
-                    jacobians.mul_(slope.unsqueeze(1))
-                torch.mm(jacobians.flatten(0, 1), layer.weight, out=target.flatten(0, 1))
-            jacobians, slope = target, None
+                    jacobians = jacobians * slope.unsqueeze(2)
+            else:
+                target = self._buffer(1 - place, outputs, layer.in_features)
+                if slope is not None and _is_shared(jacobians) and len(target) >= target.shape[2]:
+                    # Fewer products of weights with weights than of slopes with weights.
+                    torch.mm(slope, self._outer(jacobians[0], layer), out=target.flatten(1))
+                else:
+                    if slope is not None:
+                        jacobians = self._scaled(jacobians, slope, place)
+                    torch.mm(jacobians.flatten(0, 1), layer.weight, out=target.flatten(0, 1))
+                jacobians, place = target, 1 - place
+            slope = None
         assert jacobians is not None
-        return jacobians if slope is None else jacobians.mul_(slope.unsqueeze(1))
+        return jacobians if slope is None else self._scaled(jacobians, slope, place)
+
+    def _outer(self, after: Tensor, layer: nn.Linear) -> Tensor:
+        """Return kept products of weights of shape (width, C * in_features), one a path."""
+        key = (after.data_ptr(), layer)
+        if key not in self._products:
+            self._products[key] = (after.T.unsqueeze(2) * layer.weight.unsqueeze(1)).flatten(1)
+        return self._products[key]
+
+    def _scaled(self, jacobians: Tensor, slope: Tensor, place: int) -> Tensor:
+        """Multiply by a diagonal, in place where the factors are in that buffer already."""
+        target = self._buffer(place, jacobians[:, :, 0], jacobians.shape[2])
+        return torch.mul(jacobians, slope.unsqueeze(1), out=target)
 
     def _buffer(self, number: int, outputs: Tensor, width: int) -> Tensor:
         """Return kept memory of shape (n, C, width); fresh memory would cost page faults."""
@@ -114,6 +147,11 @@ class DenseChain:
         if kept is None or kept.numel() < size:
             kept = self._buffers[number] = outputs.new_empty(size)
         return kept[:size].view(shape)
+
+
+def _is_shared(jacobians: Tensor) -> bool:
+    """Say whether all rows have one Jacobian, in the memory of one."""
+    return jacobians.stride(0) == 0
 
 
 def _is_known(leaf: nn.Module) -> bool:
@@ -179,7 +217,7 @@ def elementwise_derivative(layer: nn.Module, entering: Tensor) -> Tensor:
         The diagonal of the layer's Jacobian.
     """
     if type(layer) is nn.ReLU:
-        return (entering > 0).to(entering.dtype)
+        return torch.gt(entering, 0, out=torch.empty_like(entering))
     with torch.enable_grad():
         variable = entering.detach().requires_grad_()
         values = layer(variable.clone())

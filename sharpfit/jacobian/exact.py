@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sharpfit.jacobian.dense_chain import DenseChain
-from sharpfit.jacobian.linearisation import FrozenModule, Linearisation, check_finite
+from sharpfit.jacobian.linearisation import FrozenModule, Linearisation
 
 # Every layer of a chain reads and writes all of its buffers: they belong in a nearer cache.
 _NEAR = 8
@@ -32,14 +32,16 @@ class ExactJacobians:
     def __init__(self, module: FrozenModule, inputs: Tensor):
         self._module = module
         self._by_rows = module.n_outputs <= module.n_features
-        self._chain = DenseChain(module) if self._by_rows else None
-        if self._chain is not None and self._chain(inputs[:2]) is None:
-            self._chain = None
+        self._chain: DenseChain | None = None
         jacobian_bytes = inputs.element_size() * module.n_outputs * module.n_features
-        if self._chain is not None:
-            self.row_bytes = _NEAR * (self._chain.row_bytes + 3 * jacobian_bytes)
-        else:
-            self.row_bytes = 2 * module.graph_bytes(inputs) + 4 * jacobian_bytes
+        if self._by_rows:
+            chain = DenseChain(module)
+            chain_bytes = chain.row_bytes(inputs[:2])
+            if chain_bytes is not None:
+                self._chain = chain
+                self.row_bytes = _NEAR * (chain_bytes + 3 * jacobian_bytes)
+                return
+        self.row_bytes = 2 * module.graph_bytes(inputs) + 4 * jacobian_bytes
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Compute outputs and Jacobians of a chunk.
@@ -79,25 +81,3 @@ class ExactJacobians:
                 jacobians[:, :, feature] = linearisation.product(tangent.view_as(inputs))
                 tangent[:, feature] = 0.0
         return jacobians
-
-
-def matrix_norms(jacobians: Tensor) -> tuple[Tensor, Tensor]:
-    """Spectral and Frobenius norms, from Gram matrices of the smaller side in float64.
-
-    Parameters
-    ----------
-    jacobians : Tensor of shape (n, C, d)
-
-    Returns
-    -------
-    spectral, frobenius : Tensor of shape (n,), float64
-    """
-    matrices = jacobians.double()
-    if matrices.shape[1] > matrices.shape[2]:
-        matrices = matrices.mT
-    gram = matrices @ matrices.mT
-    check_finite(gram)
-    frobenius = gram.diagonal(dim1=1, dim2=2).sum(dim=1).sqrt()
-    if gram.shape[1] == 1:
-        return frobenius, frobenius
-    return torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0.0).sqrt(), frobenius

@@ -1,6 +1,7 @@
 """A module linearised in its inputs: products with the Jacobians of a chunk of rows."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Literal, get_args
 
@@ -267,8 +268,16 @@ def check_finite(products: Tensor) -> None:
 
 def _frozen_copy(module: nn.Module) -> nn.Module:
     """Copy a module, its buffers too, around the weights of the original, held constant."""
-    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
-    return copy.deepcopy(module, shared).eval()
+    copies: dict[int, object] = {
+        id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
+        for parameter in module.parameters()
+    }
+    # A dozen empty registries of hooks a layer are half of what there is to copy.
+    for part in module.modules():
+        for value in vars(part).values():
+            if type(value) is OrderedDict and not value:
+                copies[id(value)] = OrderedDict()
+    return copy.deepcopy(module, copies).eval()
 
 
 def _check_inputs(module: nn.Module, inputs: Tensor) -> None:

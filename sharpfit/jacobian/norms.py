@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from sharpfit.jacobian.exact import ExactJacobians, matrix_norms
+from sharpfit.jacobian.exact import ExactJacobians
+from sharpfit.jacobian.gram import GramNorms
 from sharpfit.jacobian.iterated import (
     OutputProducts,
     iterated_spectral_norms,
@@ -43,7 +44,8 @@ class JacobianNorms:
         Spectral norms: the largest factor by which the output moves for a small move of
         the input.
     spectral_error : ndarray of shape (n,)
-        Distance within which a true singular value lies; 0 where exact (up to rounding).
+        Distance within which a true singular value lies; 0 where exact (up to rounding in the
+        dtype of the inputs).
     frobenius : ndarray of shape (n,)
         Frobenius norms.
     frobenius_error : ndarray of shape (n,)
@@ -162,6 +164,7 @@ def jacobian_norms(
     generator = torch.Generator(device=inputs.device).manual_seed(random_state)
     exact = None if iterate or output == "loss" else ExactJacobians(frozen, inputs)
     row_bytes = frozen.product_bytes(inputs) if exact is None else exact.row_bytes
+    gram_norms = GramNorms()
     parts: list[dict[str, Tensor]] = []
     for rows in chunks(inputs, batch_size, memory_budget, row_bytes=row_bytes):
         chunk = inputs[rows]
@@ -183,10 +186,11 @@ def jacobian_norms(
                 )
             )
         else:
-            parts.append(_exact_norms(exact, chunk, output, chunk_targets, margins))
-    columns = {
-        name: torch.cat([part[name] for part in parts]).double().cpu().numpy() for name in parts[0]
-    }
+            parts.append(_exact_norms(exact, chunk, output, chunk_targets, margins, gram_norms))
+    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    if "spectral" not in found:
+        found["spectral"], found["frobenius"] = gram_norms.norms()
+    columns = {name: values.double().cpu().numpy() for name, values in found.items()}
     if iterate:
         _warn_unless_converged(columns, tol, max_products)
     zeros = np.zeros(len(inputs))
@@ -198,7 +202,12 @@ def jacobian_norms(
 
 
 def _exact_norms(
-    exact: ExactJacobians, inputs: Tensor, output: Output, targets: Tensor | None, margins: bool
+    exact: ExactJacobians,
+    inputs: Tensor,
+    output: Output,
+    targets: Tensor | None,
+    margins: bool,
+    gram_norms: GramNorms,
 ) -> dict[str, Tensor]:
     logits, jacobians = exact(inputs)
     found: dict[str, Tensor] = {}
@@ -216,8 +225,8 @@ def _exact_norms(
             return {"spectral": norm, "frobenius": norm, **found}
     if output == "probabilities":
         jacobians = probability_product(logits, jacobians)
-    spectral, frobenius = matrix_norms(jacobians)
-    return {"spectral": spectral, "frobenius": frobenius, **found}
+    gram_norms.add(jacobians)
+    return found
 
 
 def _loss_norms(

@@ -9,7 +9,8 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
-from sharpfit.jacobian.exact import ExactJacobians, matrix_norms
+from sharpfit.jacobian.exact import ExactJacobians
+from sharpfit.jacobian.gram import matrix_norms
 from sharpfit.jacobian.iterated import (
     DifferenceProducts,
     OutputProducts,
