@@ -1,9 +1,10 @@
 """Judge the claims about flat minima by the tables of ``sweeps.py``, and draw the figures.
 
-``python flat_minima.py`` trains nothing. It writes ``results/flat_minima.csv`` (every check with
-its interval), ``flat_minima_findings.csv`` (verdicts), ``flat_minima_runs.csv`` (what was
-trained) and
-``flat_minima_measures.csv`` (every measure's correlation with the gap).
+``python flat_minima.py`` trains nothing. It writes to ``results/``: ``flat_minima.csv`` (every
+check with its interval), ``flat_minima_findings.csv`` (verdicts), ``flat_minima_strengths.csv``
+(what each regulariser does), ``flat_minima_runs.csv`` (what was trained),
+``flat_minima_measures.csv`` (every measure's correlation with the gap), ``flat_minima_best.csv``
+(which ranks best) and the figures.
 """
 
 from collections.abc import Sequence
@@ -165,6 +166,18 @@ def findings_of(checks: list[Check]) -> list[dict[str, str]]:
     return rows
 
 
+def strengths_of(checks: list[Check]) -> list[dict[str, str]]:
+    """Return what the checks of strength say, a row a regulariser."""
+    columns = {"dose_jacobian": "Jacobian", "dose_sharpness": "sharpness", "dose_gap": "gap in"}
+    rows: dict[str, dict[str, str]] = {}
+    for c in checks:
+        name, found = c.sweep.split(": ")[1].replace("_", " "), c.association
+        row = rows.setdefault(name, {"regulariser": name, "runs": str(found.n_runs)})
+        column = f"{columns[c.question]} {c.gap.removesuffix('_gap')}".strip()
+        row[f"{column} falls"] = f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+    return list(rows.values())
+
+
 def trained(network: str, parts: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the table of what was trained."""
     rows = []
@@ -198,6 +211,25 @@ def measures_of(network: str, parts: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def best_of(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return which measure ranks best, and where the paper's and ours stand."""
+    best = []
+    for (network, gap), table in pandas.DataFrame(rows).groupby(["network", "gap"], sort=False):
+        values = table.set_index("measure")
+        row = {"network": network, "gap": gap.removesuffix("_gap")}
+        row["ranks best"] = values["value"].idxmax()
+        for column, measure in (
+            ("its tau", row["ranks best"]),
+            ("tau of sharpness", SHARPNESS),
+            ("of the largest Jacobian", JACOBIAN),
+            ("of the selection criterion", "selection_criterion"),
+        ):
+            value, low, high = values.loc[measure, ["value", "low", "high"]]
+            row[column] = f"{value:.2f} ({low:.2f} to {high:.2f})"
+        best.append(row)
+    return best
+
+
 def main() -> None:
     tables = {network: runs_of(network) for network in BASES}
     compared = [name for topic in list(TOPICS)[:3] for name in TOPICS[topic]]
@@ -205,10 +237,10 @@ def main() -> None:
     for network, parts in tables.items():
         checks += checks_of(network, parts, compared)
         checks += checks_of_strength(network, parts, [PENALTY])
-    pooled = {
-        name: pandas.concat(parts[name] for parts in tables.values()) for name in REGULARISERS
-    }
-    checks += checks_of_strength("all", pooled, REGULARISERS)
+    strengths = (*REGULARISERS, PENALTY)
+    pooled = {name: pandas.concat(parts[name] for parts in tables.values()) for name in strengths}
+    together = checks_of_strength("all", pooled, strengths)
+    checks += [check for check in together if check.sweep in REGULARISERS]
     told = findings_of(checks)
     write_table(
         [
@@ -225,9 +257,13 @@ def main() -> None:
         RESULTS / "flat_minima.csv",
     )
     write_table(told, RESULTS / "flat_minima_findings.csv")
-    for name, rows in (("runs", trained), ("measures", measures_of)):
-        all_rows = [row for network, parts in tables.items() for row in rows(network, parts)]
-        write_table(all_rows, RESULTS / f"flat_minima_{name}.csv")
+    write_table(strengths_of(together), RESULTS / "flat_minima_strengths.csv")
+    everything = tables.items()
+    runs = [row for network, parts in everything for row in trained(network, parts)]
+    measures = [row for network, parts in everything for row in measures_of(network, parts)]
+    write_table(runs, RESULTS / "flat_minima_runs.csv")
+    write_table(measures, RESULTS / "flat_minima_measures.csv")
+    write_table(best_of(measures), RESULTS / "flat_minima_best.csv")
     for row in told:
         print("; ".join(row.values()))
     draw_all({n: {k: fitted(t) for k, t in parts.items()} for n, parts in tables.items()})

@@ -1,5 +1,6 @@
 """Figures of the study of flat minima, from its tables."""
 
+from itertools import product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,6 +12,7 @@ from sharpfit.comparison import Comparison
 
 NETWORKS = {"mlp": "MLP", "cnn": "VGG-like CNN", "resnet": "ResNet"}
 MEASURES = ("sharpness", "largest_jacobian")
+GAPS = {"error_gap": "test minus training error", "loss_gap": "test minus training loss"}
 # File name, sweep, and the hyper-parameter that colours the points.
 FIGURES = (
     ("weight_decay_updates", "weight decay x learning rate, equal updates", "weight_decay"),
@@ -38,41 +40,45 @@ def draw_all(tables: dict[str, dict[str, Any]]) -> None:
 
 
 def scatter(tables: dict[str, Any], colour_by: str) -> Any:
-    """Draw sharpness and Jacobian against the gap in error, a row a network."""
+    """Draw sharpness and Jacobian against both gaps, a row a network."""
     figure, axes = plt.subplots(
-        len(tables), 2, figsize=(8.4, 2.9 * len(tables)), layout="constrained", squeeze=False
+        len(tables), 4, figsize=(12.5, 2.7 * len(tables)), layout="constrained", squeeze=False
     )
     for row, (network, table) in zip(axes, tables.items(), strict=True):
-        comparison = Comparison.from_table(
-            table, MEASURES, gap="error_gap", hyperparameters=[colour_by]
-        )
-        for ax, measure in zip(row, MEASURES, strict=True):
+        for ax, (gap, measure) in zip(row, product(GAPS, MEASURES), strict=True):
+            comparison = Comparison.from_table(
+                table, MEASURES, gap=gap, hyperparameters=[colour_by]
+            )
             ComparisonDisplay(comparison).plot(measure, colour_by=colour_by, ax=ax)
             ax.set_title(NETWORKS[network], fontsize="medium")
+            ax.set_ylabel(GAPS[gap])
             ax.get_legend().remove()
-        row[0].set_ylabel("test minus training error")
-        row[1].set_ylabel("")
-        row[1].legend(title=colour_by.replace("_", " "), fontsize="small", loc="center left",
-                      bbox_to_anchor=(1.0, 0.5))  # fmt: skip
+        row[-1].legend(
+            title=colour_by.replace("_", " "),
+            fontsize="small",
+            loc="center left",
+            bbox_to_anchor=(1.0, 0.5),
+        )
     return figure
 
 
 def correlations(table: Any) -> Any:
     """Draw Kendall's tau of every measure with both gaps, a panel a network."""
-    figure, axes = plt.subplots(1, len(NETWORKS), figsize=(11.0, 6.0), sharey=True,
-                                layout="constrained")  # fmt: skip
+    figure, axes = plt.subplots(
+        1, len(NETWORKS), figsize=(11.0, 6.0), sharey=True, layout="constrained"
+    )
     order = table[table["gap"] == "error_gap"].groupby("measure")["value"].mean().sort_values()
     for ax, (network, title) in zip(axes, NETWORKS.items(), strict=True):
-        for shift, (gap, colour) in ((0.15, ("error_gap", "C0")), (-0.15, ("loss_gap", "C1"))):
+        for shift, gap, colour in ((0.15, "error_gap", "C0"), (-0.15, "loss_gap", "C1")):
             rows = table[(table["network"] == network) & (table["gap"] == gap)]
             rows = rows.set_index("measure").loc[order.index]
             places = [place + shift for place in range(len(rows))]
             ax.hlines(places, rows["low"], rows["high"], color=colour, alpha=0.6, linewidth=2)
-            ax.plot(rows["value"], places, "o", color=colour, markersize=4, label=gap)
+            ax.plot(rows["value"], places, "o", color=colour, markersize=4, label=GAPS[gap])
         ax.axvline(0, color="0.4", linewidth=0.8)
         ax.set(xlim=(-1, 1), title=title, xlabel="Kendall's tau with the gap")
         ax.set_yticks(range(len(order)), [name.replace("_", " ") for name in order.index])
-    axes[0].legend(loc="lower left", fontsize="small")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle("All runs of equal updates; tau within seeds, 95 % bootstrap intervals")
     return figure
 

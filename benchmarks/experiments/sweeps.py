@@ -17,6 +17,7 @@ Configuration = dict[str, Any]
 BASES: dict[str, Configuration] = {
     network: {
         "network": network,
+        "data": data,
         "rows": rows,
         "batch_size": batch_size,
         "lr": 0.05,
@@ -30,10 +31,10 @@ BASES: dict[str, Configuration] = {
         "equal": "updates",
         "at": updates,
     }
-    for network, rows, batch_size, updates in (
-        ("mlp", 500, 50, 600),
-        ("cnn", 300, 30, 300),
-        ("resnet", 300, 30, 500),
+    for network, data, rows, batch_size, updates in (
+        ("mlp", "mnist", 500, 50, 600),
+        ("cnn", "digits", 300, 30, 300),
+        ("resnet", "digits", 300, 30, 400),
     )
 }
 
@@ -47,7 +48,7 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "weight_decay": (1e-3, 3e-3, 1e-2),
     "sam": (0.02, 0.05, 0.15),
     "mixup": (0.1, 0.3, 1.0),
-    "shift": (1, 2, 3),
+    "shift": (1, 2),
     "dropout": (0.1, 0.3, 0.5),
 }
 JACOBIAN_PENALTIES = (1e-5, 1e-4, 1e-3)

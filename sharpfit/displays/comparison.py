@@ -200,7 +200,9 @@ class ComparisonDisplay:
         levels = list(dict.fromkeys(settings[colour_by]))
         if all(isinstance(level, int | float) for level in levels):
             levels.sort()
-        colours = plt.get_cmap("viridis")(np.linspace(0.0, 0.9, len(levels)))
+            colours = plt.get_cmap("viridis")(np.linspace(0.0, 0.9, len(levels)))
+        else:
+            colours = plt.get_cmap("tab10" if len(levels) <= 10 else "tab20")(range(len(levels)))
         for level, colour in zip(levels, colours, strict=True):
             rows = [i for i, value in enumerate(settings[colour_by]) if value == level]
             ax.scatter(values[rows], gap[rows], color=colour, label=str(level), alpha=0.85)

@@ -62,3 +62,11 @@ def test_bad_names():
     without = Comparison.from_table(TABLE, ["margin"])
     with pytest.raises(ValueError, match="no panels"):
         ComparisonDisplay(without).plot_panels("margin")
+
+
+def test_levels_without_order_have_colours_without_order():
+    table = TABLE | {"way": ["none", "dropout", "mixup"] * 4}
+    comparison = Comparison.from_table(table, ["margin"], hyperparameters=["way"])
+    display = ComparisonDisplay(comparison).plot("margin", colour_by="way")
+    colours = [collection.get_facecolor()[0, :3] for collection in display.ax_.collections]
+    np.testing.assert_allclose(colours, plt.get_cmap("tab10")(range(3))[:, :3])
