@@ -55,9 +55,11 @@ for name, network in networks.items():
 # The largest eigenvalues of the Hessian of the training loss. Error bars are the residual norms of
 # the eigenpairs: an eigenvalue lies within that distance.
 
+spectra = {}
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
 for ax, (name, network) in zip(axes, networks.items(), strict=True):
     spectrum = HessianSpectrum(network, trace=True, random_state=0).fit(X_train, labels[name])
+    spectra[name] = spectrum
     SpectrumDisplay.from_estimator(spectrum).plot(ax=ax)
     ax.set_title(name)
     print(
@@ -65,6 +67,37 @@ for ax, (name, network) in zip(axes, networks.items(), strict=True):
         f"trace {spectrum.trace_:.3g} +- {spectrum.trace_std_error_:.1g}, "
         f"{spectrum.gauss_newton_share_:.0%} Gauss-Newton, {spectrum.n_products_} products"
     )
+plt.show()
+
+# %%
+# Which rows make it sharp?
+# =========================
+#
+# The largest eigenvalue is exactly a sum over the rows. The rows whose wrong labels were memorised
+# are few, and carry much of it.
+
+shares = spectra["noisy labels"].attribution(by="sample")["share"]
+wrong = noisy != y_train
+print(f"{np.sum(wrong)} of 500 rows have wrong labels and carry {shares[wrong].sum():.0%}")
+
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
+for ax, (name, spectrum) in zip(axes, spectra.items(), strict=True):
+    spectrum.plot(ax, kind="attribution", by="sample")
+    ax.set_title(name)
+plt.show()
+
+# %%
+# Did the layers grow, or line up?
+# ================================
+#
+# The Jacobian of the logits is a product over the layers. Its norm is at most the product of their
+# norms, and reaches it only where their strongest directions line up. The network that memorised
+# has the larger Jacobian because its layers are larger: they line up no better.
+
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
+for ax, (name, spectrum) in zip(axes, spectra.items(), strict=True):
+    display = spectrum.plot(ax, kind="attribution", by="alignment")
+    ax.set_title(f"{name}: median alignment {display.table['alignment'].median():.2f}")
 plt.show()
 
 # %%
