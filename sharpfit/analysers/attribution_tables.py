@@ -76,7 +76,7 @@ def tensor_table(
     parts = np.stack([part.sum(axis=0) for part in np.split(squares, boundaries)])
     label = "parameter"
     if by_layer:
-        owners = [name.rpartition(".")[0] for name in names]
+        owners = [_label(name.rpartition(".")[0]) for name in names]
         names, label = list(dict.fromkeys(owners)), "layer"
         parts = np.stack([parts[np.array(owners) == name].sum(axis=0) for name in names])
     return {
@@ -156,7 +156,7 @@ def factor_table(terms: list[LayerTerms]) -> Table:
         *("feature_energy", "backward_energy", "loss_curvature", "alignment"),
         *("applies", "mean_jacobian", "mean_bound"),
     )
-    table = {"layer": np.array([term.name for term in terms])}
+    table = {"layer": np.array([_label(term.name) for term in terms])}
     table |= {name: np.array([getattr(term, name) for term in terms]) for name in columns}
     table["largest_ratio"] = np.array([_largest(term.ratio) for term in terms])
     return table
@@ -178,7 +178,7 @@ def inequality_table(terms: list[LayerTerms]) -> Table:
     """
     n_rows = len(terms[0].jacobian)
     return {
-        "layer": np.repeat([term.name for term in terms], n_rows),
+        "layer": np.repeat([_label(term.name) for term in terms], n_rows),
         "sample": np.tile(np.arange(n_rows), len(terms)),
         "jacobian": np.concatenate([term.jacobian for term in terms]),
         "bound": np.concatenate([term.bound for term in terms]),
@@ -230,6 +230,11 @@ def _call_names(norms: LayerNorms) -> list[str]:
         count = 1 + sum(call == label or call.startswith(f"{label}, call ") for call in calls)
         calls.append(label if count == 1 else f"{label}, call {count}")
     return calls
+
+
+def _label(layer: str) -> str:
+    """Name a layer; the module itself has no name."""
+    return layer or "module"
 
 
 def _largest(values: np.ndarray) -> float:

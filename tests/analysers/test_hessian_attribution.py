@@ -213,3 +213,10 @@ def test_tables_are_dictionaries_without_pandas(monkeypatch):
         table = spectrum.attribution(by=by)
         assert isinstance(table, dict)
         assert len({len(column) for column in table.values()}) == 1
+
+
+def test_a_module_that_is_one_layer_has_a_label():
+    net = skorch_net(NeuralNetClassifier, nn.Linear(4, 3), criterion=nn.CrossEntropyLoss)
+    spectrum = HessianSpectrum(net.fit(X, CODES), n_eigenvalues=1).fit(X, CODES)
+    for by in ("layer", "factor", "inequality"):
+        assert set(spectrum.attribution(by=by)["layer"]) == {"module"}

@@ -32,14 +32,19 @@ rows = slice(0, 4) if rank == 0 else slice(4, 11)
 criterion = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5]).double())
 weights = torch.linspace(0.5, 2, 11).double()
 shard = (module, criterion, inputs[rows], targets[rows])
-result = hessian_spectrum(*shard, n_eigenvalues=4, tol=1e-8, sample_weight=weights[rows])
-print(*result.eigenvalues.tolist(), result.gauss_newton_share)
-try:
-    ConjugateOperator(*shard)
-except ValueError as error:
-    assert "all rows in one process" in str(error)
-else:
-    raise AssertionError("a sharded conjugate form was not refused")
+settings = {"n_eigenvalues": 4, "tol": 1e-8, "trace": True, "density": True, "random_state": 0}
+result = hessian_spectrum(*shard, sample_weight=weights[rows], **settings)
+print(*result.eigenvalues, result.gauss_newton_share, result.trace.value, *result.density.density)
+for refused, reason in (
+    (lambda: ConjugateOperator(*shard), "all rows in one process"),
+    (lambda: hessian_spectrum(*shard, n_jobs=2), "outside the process group"),
+):
+    try:
+        refused()
+    except ValueError as error:
+        assert reason in str(error)
+    else:
+        raise AssertionError(f"not refused: {reason}")
 torch.distributed.destroy_process_group()
 """
 
@@ -70,9 +75,14 @@ def test_two_ranks_give_the_eigenvalues_of_one(tmp_path):
         targets,
         n_eigenvalues=4,
         tol=1e-8,
+        trace=True,
+        density=True,
+        random_state=0,
         sample_weight=torch.linspace(0.5, 2, 11).double(),
     )
     for output in outputs:
-        *values, share = (float(word) for word in output.split())
-        np.testing.assert_allclose(values, whole.eigenvalues, rtol=1e-6)
-        np.testing.assert_allclose(share, whole.gauss_newton_share, rtol=1e-5)
+        found = np.array(output.split(), dtype=float)
+        np.testing.assert_allclose(found[:4], whole.eigenvalues, rtol=1e-6)
+        np.testing.assert_allclose(found[4], whole.gauss_newton_share, rtol=1e-5)
+        np.testing.assert_allclose(found[5], whole.trace.value, rtol=1e-6)
+        np.testing.assert_allclose(found[6:], whole.density.density, atol=1e-6)
