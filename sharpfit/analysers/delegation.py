@@ -18,15 +18,8 @@ def _estimator_has(name: str) -> Callable[[Any], bool]:
     return check
 
 
-class DelegatingAnalyser(MetaEstimatorMixin, BaseEstimator):
-    """Base of analysers that predict as the estimator they analyse.
-
-    Subclasses have a parameter `estimator` and set `estimator_` when fitted; what `_statement`
-    returns then appears in their representations.
-    """
-
-    estimator: Any
-    estimator_: Any
+class StatingEstimator(BaseEstimator):
+    """Base of estimators whose representations end with what `_statement` returns."""
 
     def _statement(self) -> str | None:
         return None
@@ -47,6 +40,16 @@ class DelegatingAnalyser(MetaEstimatorMixin, BaseEstimator):
     def _statement_html(self) -> str:
         statement = self._statement()
         return "" if statement is None else f"<p>{html.escape(statement)}</p>"
+
+
+class DelegatingAnalyser(MetaEstimatorMixin, StatingEstimator):
+    """Base of analysers that predict as the estimator they analyse.
+
+    Subclasses have a parameter `estimator` and set `estimator_` when fitted.
+    """
+
+    estimator: Any
+    estimator_: Any
 
     @property
     def classes_(self) -> np.ndarray:

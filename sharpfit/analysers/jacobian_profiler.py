@@ -5,24 +5,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin, is_classifier
+from sklearn.base import MetaEstimatorMixin, TransformerMixin, is_classifier
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
+from sharpfit.analysers.arguments import as_dtype
+from sharpfit.analysers.callback_support import CallbackSupport, fit_progress, with_callbacks
+from sharpfit.analysers.delegation import StatingEstimator
 from sharpfit.analysers.jacobian_space import (
     AnalysedFunction,
     analysed_function,
     check_features,
     check_request,
 )
-from sharpfit.analysers.row_norms import (
-    as_seed,
-    layer_summary,
-    logit_norms,
-    output_norms,
-    row_features,
-    variation_near_rows,
-)
+from sharpfit.analysers.jacobian_summary import jacobian_summary, varied_output
+from sharpfit.analysers.row_norms import as_seed, logit_norms, output_norms, row_features
 from sharpfit.analysers.row_profile import RowProfile, row_profile
 from sharpfit.bridge import Problem, as_problem, unwrap
 from sharpfit.jacobian import (
@@ -40,7 +37,7 @@ _NORM_FEATURES = ("spectral_norm", "frobenius_norm")
 _MARGIN_FEATURES = ("margin_gradient_norm", "normalised_margin")
 
 
-class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
+class JacobianProfiler(CallbackSupport, TransformerMixin, MetaEstimatorMixin, StatingEstimator):
     """Profile the input-output Jacobian of a network over the rows of a data set.
 
     `fit` summarises the norms at the rows and how the network varies between them;
@@ -72,8 +69,8 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         ``JacobianProfiler(FrozenEstimator(network))`` as a step. Features of a network that was
         trained on the same rows are in-sample: rows it has not seen look different. Fit what
         follows on held-out rows, or cross-fit.
-    dtype : torch.dtype, optional
-        Floating dtype of the analysis; the network's own by default.
+    dtype : torch.dtype, str or None, default=None
+        Floating dtype of the analysis, such as ``"float64"``; the network's own by default.
     tol : float, default=1e-3
         Relative error at which norms of large Jacobians (more than 64 outputs and inputs) count
         as found; smaller ones are exact.
@@ -83,6 +80,9 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         Bytes that a chunk may use when `batch_size` is "auto".
     random_state : int, RandomState or None, default=0
         Seed of start vectors, probes and of the rows whose surroundings are looked at.
+    verbose : int, default=0
+        Print one line per this many chunks of rows. Ctrl-C during a fit leaves what an earlier
+        one has found.
 
     Attributes
     ----------
@@ -149,11 +149,12 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         space: str = "network",
         use_targets: bool = True,
         prefit: Any = "auto",
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         tol: float = 1e-3,
         batch_size: int | str = "auto",
         memory_budget: int = 2**28,
         random_state: Any = 0,
+        verbose: int = 0,
     ):
         self.estimator = estimator
         self.output = output
@@ -165,7 +166,9 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         self.batch_size = batch_size
         self.memory_budget = memory_budget
         self.random_state = random_state
+        self.verbose = verbose
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None) -> "JacobianProfiler":
         """Profile the network at the rows, training a clone first where needed.
 
@@ -182,15 +185,22 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         """
         y = y if self.use_targets else None
         check_request(self.output, self.space, y)
-        problem = as_problem(self.estimator, X, y, prefit=self.prefit, dtype=self.dtype)
+        data = {"X": X, "y": y, "metadata": {}}
+        with fit_progress(self, n_parts=4, **data) as progress:
+            with progress.part("network"):
+                problem = as_problem(
+                    self.estimator, X, y, prefit=self.prefit, dtype=as_dtype(self.dtype)
+                )
+            function = analysed_function(problem, self.space)
+            summary = jacobian_summary(problem, function, self.output, progress, **self._settings())
         check_features(self, X, reset=True)
-        function = analysed_function(problem, self.space)
         self.estimator_ = problem.estimator
         self.refitted_ = problem.refitted
-        settings = self._settings()
-        self._store(row_profile(problem, function, self.output, **settings), y is not None)
-        self.layer_norms_, self.alignment_ = layer_summary(problem, **settings)
-        self.local_variation_ = variation_near_rows(function, output=self._values(), **settings)
+        for name, value in summary.items():
+            if value is not None or name == "alignment_":
+                setattr(self, name, value)
+            else:
+                self.__dict__.pop(name, None)  # an earlier fit may have had targets
         return self
 
     def transform(self, X: Any) -> NDArray[np.float64]:
@@ -314,7 +324,7 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         return local_variation(
             function.module,
             function.inputs,
-            output=self._values(),
+            output=varied_output(self.output),
             **self._settings(),
             **settings,
         )
@@ -357,17 +367,8 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
     def _problem(self, X: Any, y: Any = None) -> tuple[Problem, AnalysedFunction]:
         check_is_fitted(self, "estimator_")
         check_features(self, X, reset=False)
-        problem = as_problem(self.estimator_, X, y, prefit=True, dtype=self.dtype)
+        problem = as_problem(self.estimator_, X, y, prefit=True, dtype=as_dtype(self.dtype))
         return problem, analysed_function(problem, self.space)
-
-    def _store(self, rows: RowProfile, has_targets: bool) -> None:
-        gradients = rows.logits.margin_gradient
-        self._gradient_scale = 0.0 if gradients is None else float(gradients.max())
-        for name, value in rows.summary(has_targets).items():
-            if value is not None:
-                setattr(self, name, value)
-            else:
-                self.__dict__.pop(name, None)  # an earlier fit may have had targets
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -375,22 +376,12 @@ class JacobianProfiler(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
             "batch_size": self.batch_size,
             "memory_budget": self.memory_budget,
             "random_state": as_seed(self.random_state),
+            "verbose": self.verbose,
         }
 
-    def _values(self) -> str:
-        return "probabilities" if self.output == "probabilities" else "logits"
-
-    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
-        text = super().__repr__(N_CHAR_MAX)
-        return f"{text}  # {self._statement()}" if hasattr(self, "refitted_") else text
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle and hasattr(self, "refitted_"):
-            bundle["text/html"] += f"<p>{self._statement()}</p>"
-        return bundle
-
-    def _statement(self) -> str:
+    def _statement(self) -> str | None:
+        if not hasattr(self, "refitted_"):
+            return None
         how = "trained a clone" if self.refitted_ else "analysed as given"
         return f"largest norm {self.max_norm_:.3g} ({how})"
 

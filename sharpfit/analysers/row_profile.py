@@ -64,7 +64,9 @@ class RowProfile:
         dict of str to ndarray, float, int, bool or None
         """
         spectral, margin, loss = self.norms.spectral, self.margin_constant, self.loss_slope_bound
+        gradients = self.logits.margin_gradient
         return {
+            "_gradient_scale": 0.0 if gradients is None else float(gradients.max()),
             "norms_": spectral,
             "max_norm_": float(spectral.max()),
             "mean_norm_": float(spectral.mean()),
@@ -80,7 +82,12 @@ class RowProfile:
 
 
 def row_profile(
-    problem: Problem, function: AnalysedFunction, output: str, **settings: Any
+    problem: Problem,
+    function: AnalysedFunction,
+    output: str,
+    *,
+    verbose: int = 0,
+    **settings: Any,
 ) -> RowProfile:
     """Look at the rows of a problem and at the pairs of them.
 
@@ -90,6 +97,8 @@ def row_profile(
     function : AnalysedFunction
         The space in which derivatives and distances are taken.
     output : {"logits", "probabilities", "margin", "loss"}
+    verbose : int, default=0
+        Print one line per this many chunks of rows.
     **settings
         Passed to `sharpfit.jacobian.jacobian_norms`.
 
@@ -97,13 +106,15 @@ def row_profile(
     -------
     RowProfile
     """
-    norms = of_logits = logit_norms(problem, function, **settings)
+    norms = of_logits = logit_norms(problem, function, verbose=verbose, **settings)
     if output != "logits":
-        norms = output_norms(problem, function, output, **settings)
+        norms = output_norms(problem, function, output, verbose=verbose, **settings)
     logits = function.outputs()
     values = _probabilities(logits) if output == "probabilities" else logits
     points = function.inputs.detach().cpu().numpy()
-    n_neighbours = None if len(points) <= _ALL_PAIRS else _NEIGHBOURS
+    pairs: dict[str, Any] = {"verbose": verbose}
+    if len(points) > _ALL_PAIRS:
+        pairs["n_neighbours"] = _NEIGHBOURS
     targets = None if problem.targets is None else problem.targets.cpu().numpy()
     constant = None
     if problem.labels is not None:
@@ -114,26 +125,28 @@ def row_profile(
             problem.labels,
             points,
             of_logits.margin_gradient if gradients is None else gradients,
-            n_neighbours=n_neighbours,
+            **pairs,
         )
     return RowProfile(
         norms=norms,
         logits=of_logits,
-        slopes=slopes(values.cpu().numpy(), points, targets=targets, n_neighbours=n_neighbours),
+        slopes=slopes(values.cpu().numpy(), points, targets=targets, **pairs),
         margin_constant=constant,
-        loss_slope_bound=_loss_slope_bound(problem, logits, points, n_neighbours),
+        loss_slope_bound=_loss_slope_bound(problem, logits, points, pairs),
     )
 
 
 def _loss_slope_bound(
-    problem: Problem, logits: torch.Tensor, points: Any, n_neighbours: int | None
+    problem: Problem, logits: torch.Tensor, points: Any, pairs: dict[str, Any]
 ) -> SlopeBound | None:
     if problem.loss is None or problem.targets is None:
         return None
     losses = problem.loss.values(logits, problem.targets)
-    shape = {"n_outputs": logits.shape[1], "n_neighbours": n_neighbours}
+    n_outputs = logits.shape[1]
     try:
-        return slope_bound(problem.loss, losses, problem.targets, points, **shape)
+        return slope_bound(
+            problem.loss, losses, problem.targets, points, n_outputs=n_outputs, **pairs
+        )
     except UnboundedLossError:
         return None
 

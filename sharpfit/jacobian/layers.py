@@ -12,6 +12,7 @@ from sharpfit.jacobian.dense_chain import ELEMENTWISE, IDENTITIES, elementwise_d
 from sharpfit.jacobian.linearisation import FrozenModule, chunks
 from sharpfit.jacobian.norms import jacobian_norms
 from sharpfit.jacobian.pairs import Floats
+from sharpfit.jacobian.progress import followed
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -57,6 +58,7 @@ def layer_norms(
     batch_size: int | Literal["auto"] = "auto",
     memory_budget: int = 2**28,
     random_state: int = 0,
+    verbose: int = 0,
 ) -> LayerNorms:
     """Compute the Jacobian norm of every layer at every sample.
 
@@ -73,6 +75,8 @@ def layer_norms(
         Bytes that a chunk may use when `batch_size` is "auto".
     random_state : int, default=0
         Seed of the iterations.
+    verbose : int, default=0
+        Print one line per this many chunks of rows.
 
     Returns
     -------
@@ -94,11 +98,13 @@ def layer_norms(
         batch_size=batch_size,
         memory_budget=memory_budget,
         random_state=random_state,
+        verbose=verbose,
     )
     network = copy.deepcopy(module).eval().requires_grad_(False)
     parts: list[list[Tensor]] = []
     row_bytes = frozen.product_bytes(inputs)
-    for rows in chunks(inputs, batch_size, memory_budget, row_bytes=row_bytes):
+    walk = chunks(inputs, batch_size, memory_budget, row_bytes=row_bytes)
+    for rows in followed(walk, len(inputs), name="layer_norms", verbose=verbose):
         calls = _record(network, inputs[rows])
         parts.append(
             [

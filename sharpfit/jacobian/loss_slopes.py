@@ -46,6 +46,7 @@ def slope_bound(
     *,
     n_outputs: int,
     n_neighbours: int | None = None,
+    verbose: int = 0,
 ) -> SlopeBound:
     r"""Bound the Lipschitz constant from below by the losses of the samples.
 
@@ -75,6 +76,8 @@ def slope_bound(
         Number `C` of the network's outputs.
     n_neighbours : int, optional
         Look at each row's nearest neighbours only; all pairs by default.
+    verbose : int, default=0
+        Print one line per this many blocks of rows.
 
     Returns
     -------
@@ -103,7 +106,7 @@ def slope_bound(
         )
     check_neighbours(n_neighbours, len(points))
     largest, pair = 0.0, None
-    for block in pair_blocks(points, n_neighbours):
+    for block in pair_blocks(points, n_neighbours, name="slope_bound", verbose=verbose):
         gaps = np.sqrt(np.maximum(block.squared_differences(vectors), 0.0))
         gaps -= radii[block.rows]
         gaps -= radii[block.columns]

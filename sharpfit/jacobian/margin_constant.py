@@ -49,6 +49,7 @@ def empirical_margin_constant(
     margin_gradients: ArrayLike | None = None,
     *,
     n_neighbours: int | None = None,
+    verbose: int = 0,
 ) -> MarginConstant:
     r"""Estimate the Lipschitz constant of the classification margin from a sample.
 
@@ -73,6 +74,8 @@ def empirical_margin_constant(
         `JacobianNorms.largest_margin_gradient` (all other classes).
     n_neighbours : int, optional
         Look at each row's nearest neighbours only; all pairs by default.
+    verbose : int, default=0
+        Print one line per this many blocks of rows.
 
     Returns
     -------
@@ -105,7 +108,9 @@ def empirical_margin_constant(
     check_neighbours(n_neighbours, len(points))
     margin = margin[:, 0]
     same_class = cross_class = 0.0
-    for block in pair_blocks(points, n_neighbours):
+    for block in pair_blocks(
+        points, n_neighbours, name="empirical_margin_constant", verbose=verbose
+    ):
         distances = np.sqrt(block.squared_distances)
         first, second = margin[block.rows], margin[block.columns]
         same = classes[block.rows] == classes[block.columns]

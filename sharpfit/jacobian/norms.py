@@ -25,6 +25,7 @@ from sharpfit.jacobian.margins import (
     margins_and_rivals,
     predicted_classes,
 )
+from sharpfit.jacobian.progress import followed
 from sharpfit.objective import SampleLoss
 
 Output = Literal["logits", "probabilities", "margin", "loss"]
@@ -86,6 +87,7 @@ def jacobian_norms(
     batch_size: int | Literal["auto"] = "auto",
     memory_budget: int = 2**28,
     random_state: int = 0,
+    verbose: int = 0,
 ) -> JacobianNorms:
     """Spectral and Frobenius norms of each sample's input-output Jacobian.
 
@@ -125,6 +127,8 @@ def jacobian_norms(
         Bytes that a chunk may use when `batch_size` is "auto".
     random_state : int, default=0
         Seed of start vectors and probes; the global generator is not touched.
+    verbose : int, default=0
+        Print one line per this many chunks of rows.
 
     Returns
     -------
@@ -166,7 +170,8 @@ def jacobian_norms(
     row_bytes = frozen.product_bytes(inputs) if exact is None else exact.row_bytes
     gram_norms = GramNorms()
     parts: list[dict[str, Tensor]] = []
-    for rows in chunks(inputs, batch_size, memory_budget, row_bytes=row_bytes):
+    walk = chunks(inputs, batch_size, memory_budget, row_bytes=row_bytes)
+    for rows in followed(walk, len(inputs), name="jacobian_norms", verbose=verbose):
         chunk = inputs[rows]
         chunk_targets = None if targets is None else targets[rows]
         if output == "loss":

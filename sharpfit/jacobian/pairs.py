@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from sharpfit.jacobian.progress import followed
+
 Floats = NDArray[np.float64]
 
 # Blocks of this side stay in cache; a block's few matrices take about 3 MB.
@@ -51,7 +53,9 @@ class PairBlock:
         return np.square(values[self.rows] - values[self.columns]).sum(axis=2)
 
 
-def pair_blocks(points: Floats, n_neighbours: int | None = None) -> Iterator[PairBlock]:
+def pair_blocks(
+    points: Floats, n_neighbours: int | None = None, *, name: str, verbose: int = 0
+) -> Iterator[PairBlock]:
     """All pairs of rows, or those of each row with its nearest neighbours.
 
     Parameters
@@ -59,37 +63,48 @@ def pair_blocks(points: Floats, n_neighbours: int | None = None) -> Iterator[Pai
     points : ndarray of shape (n, d)
     n_neighbours : int, optional
         Neighbours of each row; all pairs by default.
+    name : str
+        Of what is done with them.
+    verbose : int, default=0
+        Print one line per this many blocks of rows.
 
     Yields
     ------
     PairBlock
     """
+    n_rows = len(points)
+    side = _SIDE
+    if n_neighbours is not None:
+        side = max(1, _SIDE**2 // (n_neighbours * points.shape[1]))
+    strips = [slice(start, min(start + side, n_rows)) for start in range(0, n_rows, side)]
+    walk = followed(strips, n_rows, name=name, verbose=verbose)
     if n_neighbours is None:
-        yield from _all_pairs(points)
+        yield from _all_pairs(points, walk)
     else:
-        yield from _neighbour_pairs(points, n_neighbours)
+        yield from _neighbour_pairs(points, n_neighbours, walk)
 
 
-def _all_pairs(points: Floats) -> Iterator[PairBlock]:
+def _all_pairs(points: Floats, strips: Iterator[slice]) -> Iterator[PairBlock]:
     centred = points - points.mean(axis=0)
     numbers = np.arange(len(points))
-    for start in range(0, len(points), _SIDE):
-        rows = numbers[start : start + _SIDE]
-        for other in range(start, len(points), _SIDE):
+    for strip in strips:
+        rows = numbers[strip]
+        for other in range(strip.start, len(points), _SIDE):
             columns = numbers[other : other + _SIDE]
             squares = _squared_distances(centred[rows], centred[columns])
-            if other == start:
+            if other == strip.start:
                 squares[np.tril_indices(len(rows))] = np.inf
             squares[squares == 0] = np.inf
             yield PairBlock(rows[:, None], columns[None, :], squares)
 
 
-def _neighbour_pairs(points: Floats, n_neighbours: int) -> Iterator[PairBlock]:
+def _neighbour_pairs(
+    points: Floats, n_neighbours: int, strips: Iterator[slice]
+) -> Iterator[PairBlock]:
     search = NearestNeighbors(n_neighbors=n_neighbours).fit(points)
-    side = max(1, _SIDE**2 // (n_neighbours * points.shape[1]))
     neighbours = search.kneighbors(return_distance=False)
-    for start in range(0, len(points), side):
-        rows = np.arange(start, min(start + side, len(points)))[:, None]
+    for strip in strips:
+        rows = np.arange(strip.start, strip.stop)[:, None]
         columns = neighbours[rows[:, 0]]
         # Recomputed from differences: a fast search returns distances with cancelled digits.
         squares = np.square(points[rows] - points[columns]).sum(axis=2)

@@ -81,6 +81,7 @@ def slopes(
     *,
     targets: ArrayLike | None = None,
     n_neighbours: int | None = None,
+    verbose: int = 0,
 ) -> Slopes:
     """Slopes of a function between samples, over all pairs or nearest neighbours.
 
@@ -97,6 +98,8 @@ def slopes(
     n_neighbours : int, optional
         Look at each row's nearest neighbours only (scikit-learn's search). Equal rows take
         places among the neighbours; they have no slope.
+    verbose : int, default=0
+        Print one line per this many blocks of rows.
 
     Returns
     -------
@@ -124,7 +127,7 @@ def slopes(
     per_sample = np.zeros(len(points))
     counts = np.zeros(_N_BINS, dtype=np.int64)
     largest, pair = 0.0, None
-    for block in pair_blocks(points, n_neighbours):
+    for block in pair_blocks(points, n_neighbours, name="slopes", verbose=verbose):
         squares = block.squared_differences(function)
         squares /= block.squared_distances
         counted = np.isfinite(block.squared_distances)

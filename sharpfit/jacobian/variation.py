@@ -19,6 +19,7 @@ from sharpfit.jacobian.iterated import (
 )
 from sharpfit.jacobian.linearisation import FrozenModule, Linearisation, Method, chunks
 from sharpfit.jacobian.pairs import Floats
+from sharpfit.jacobian.progress import followed
 
 Output = Literal["logits", "probabilities"]
 
@@ -86,6 +87,7 @@ def local_variation(
     batch_size: int | Literal["auto"] = "auto",
     memory_budget: int = 2**28,
     random_state: int = 0,
+    verbose: int = 0,
 ) -> LocalVariation:
     """Estimate how much the Jacobian varies between and around the samples.
 
@@ -119,6 +121,8 @@ def local_variation(
         Bytes that a chunk may use when `batch_size` is "auto".
     random_state : int, default=0
         Seed of the directions.
+    verbose : int, default=0
+        Print one line per this many chunks of rows.
 
     Returns
     -------
@@ -155,7 +159,8 @@ def local_variation(
     norms = _Norms(frozen, exact, output, tol, max_products, generator)
     row_bytes = 2 * frozen.product_bytes(inputs) if exact is None else 2 * exact.row_bytes
     parts: list[dict[str, Tensor]] = []
-    for rows in chunks(inputs, batch_size, memory_budget, row_bytes=row_bytes):
+    walk = chunks(inputs, batch_size, memory_budget, row_bytes=row_bytes)
+    for rows in followed(walk, len(inputs), name="local_variation", verbose=verbose):
         norms.start(inputs[rows])
         found = {"at_samples": norms.at_start}
         for kind, points in probes.around(rows):
