@@ -285,6 +285,8 @@ class HessianSpectrum(CallbackSupport, DelegatingAnalyser):
         check_is_fitted(self, "eigenvalues_")
         if by not in SPLITS + RELATIONS:
             raise ValueError(f"by={by!r} must be one of {SPLITS + RELATIONS}.")
+        if X is None and not (y is None and sample_weight is None):
+            raise ValueError("y or sample_weight was given without X; pass all rows, or none.")
         positions = as_positions(index, len(self.eigenvalues_))
         vectors = self.eigenvectors_[:, positions]
         if by in ("tensor", "layer"):

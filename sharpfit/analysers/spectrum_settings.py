@@ -1,6 +1,7 @@
 """The settings of a spectrum, checked before any work."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,46 @@ import torch
 
 from sharpfit.analysers.arguments import as_dtype
 
-_CHOICES = {
-    "matrix": ("hessian", "gauss_newton"),
-    "which": ("largest", "smallest", "magnitude"),
+_MATRICES = ("hessian", "gauss_newton")
+_ENDS = ("largest", "smallest", "magnitude")
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return _is_whole(value) and value > 0
+
+
+_REQUIREMENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "matrix": (_MATRICES.__contains__, f"one of {_MATRICES}"),
+    "which": (_ENDS.__contains__, f"one of {_ENDS}"),
+    "trace": (_is_flag, "True or False"),
+    "density": (_is_flag, "True or False"),
+    "n_eigenvalues": (_is_count, "a positive int"),
+    "tol": (
+        lambda value: isinstance(value, float | int | np.floating) and 0 <= value < 1,
+        "a number from 0 to below 1: it is relative",
+    ),
+    "batch_size": (
+        lambda value: (isinstance(value, str) and value == "auto") or _is_count(value),
+        'a positive int or "auto"',
+    ),
+    "memory_budget": (_is_count, "a positive int, a number of bytes such as 2**31"),
+    "n_jobs": (
+        lambda value: value is None or (_is_whole(value) and value != 0),
+        "an int other than 0, -1 for all cores, or None",
+    ),
+    "verbose": (
+        lambda value: _is_flag(value) or (_is_whole(value) and value >= 0),
+        "an int of at least 0",
+    ),
 }
-_FLAGS = ("trace", "density")
 
 
 def check_spectrum_settings(settings: dict[str, Any]) -> None:
@@ -28,47 +64,25 @@ def check_spectrum_settings(settings: dict[str, Any]) -> None:
     ValueError
         Naming the parameter, its value and what would do.
     """
-    for name, allowed in _CHOICES.items():
-        if settings[name] not in allowed:
-            raise ValueError(f"{name}={settings[name]!r} must be one of {allowed}.")
-    for name in _FLAGS:
-        if not isinstance(settings[name], bool | np.bool_):
-            raise ValueError(f"{name}={settings[name]!r} must be True or False.")
-    count = settings["n_eigenvalues"]
-    if not _is_count(count):
-        raise ValueError(f"n_eigenvalues={count!r} must be a positive int.")
-    tol = settings["tol"]
-    if not isinstance(tol, float | int | np.floating) or not 0 <= tol < 1:
-        raise ValueError(f"tol={tol!r} must be a number from 0 to below 1: it is relative.")
-    budget = settings["max_products"]
+    for name, (holds, requirement) in _REQUIREMENTS.items():
+        if not holds(settings[name]):
+            raise ValueError(f"{name}={settings[name]!r} must be {requirement}.")
+    budget, count = settings["max_products"], settings["n_eigenvalues"]
     if budget is not None and (not _is_count(budget) or budget < count):
         raise ValueError(
             f"max_products={budget!r} must be an int of at least n_eigenvalues={count}, as each "
             "eigenvalue takes a product, or None."
-        )
-    rows = settings["batch_size"]
-    if rows != "auto" and not _is_count(rows):
-        raise ValueError(f'batch_size={rows!r} must be a positive int or "auto".')
-    memory = settings["memory_budget"]
-    if not _is_count(memory):
-        raise ValueError(
-            f"memory_budget={memory!r} must be a positive int, a number of bytes such as 2**31."
         )
     if as_dtype(settings["dtype"]) not in (None, torch.float32, torch.float64):
         raise ValueError(
             f'dtype={settings["dtype"]!r} is too coarse for curvature; use "float32", '
             '"float64" or None.'
         )
-    _check_expression(settings["parameters"])
+    if isinstance(settings["parameters"], str):
+        _check_expression(settings["parameters"])
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value > 0
-
-
-def _check_expression(parameters: Any) -> None:
-    if not isinstance(parameters, str):
-        return
+def _check_expression(parameters: str) -> None:
     try:
         re.compile(parameters)
     except re.error as error:

@@ -123,6 +123,8 @@ def test_attribution_of_a_loaded_analysis_asks_for_the_rows():
     np.testing.assert_allclose(
         table["contribution"], spectrum.attribution(by="sample")["contribution"]
     )
+    with pytest.raises(ValueError, match="given without X"):
+        loaded.attribution(by="sample", y=targets)
     with pytest.raises(ValueError, match="by='neuron' must be one of"):
         spectrum.attribution(by="neuron")
 
