@@ -11,7 +11,12 @@ from sharpfit.monitoring.ritz_basis import RitzBasis
 
 _SPARE = 2  # Ritz vectors carried over beside those asked for
 _HINT, _NOISE = 0.3, 0.1  # parts of hint and noise in the last vector of a warm start
-_CAUTION = 2.0  # how much smaller than the tolerance an estimated error has to be
+# How much smaller than the tolerance the error bound of a cold start has to be: it has not seen
+# the spectrum before.
+_CAUTION = 4.0
+# A warm start also ends when the last product raised the eigenvalue by this part of the tolerance
+# alone, if its error bound, which is generous, is below so many tolerances.
+_IMPROVEMENT, _LOOSE = 0.1, 5.0
 _PROBE_PRODUCTS = 6
 _LEAST_UNWANTED = 4  # Ritz values beyond the wanted ones before a gap to them is believed
 _FAMILIAR = 1.5  # change of the largest eigenvalue up to which the last spectrum is believed
@@ -55,9 +60,10 @@ class EigenvalueTracker:
 
     A measurement starts from the last Ritz vectors, two more than asked for, with a little of a
     hint and of noise in the last of them: by these it notices when another eigenvalue overtakes.
-    From there on it is Lanczos, which ends when the error bound of Li and Li (2005) is half the
-    tolerance. That bound needs the gap to the rest of the spectrum, which is read from the Ritz
-    values, and while they are few from those of the last measurement: it is an estimate.
+    From there on it is Lanczos, which ends when the error bound of Li and Li (2005) meets the
+    tolerance, or another product hardly changes the values. That bound needs the gap to the rest
+    of the spectrum, which is read from the Ritz values, and while they are few from those of the
+    last measurement: it is an estimate.
 
     The first measurement starts from the hint and noise, and follows a random vector after it
     converged, since Lanczos may take two close eigenvalues for one. So do later ones as long as
@@ -107,7 +113,13 @@ class EigenvalueTracker:
         self._start: Tensor | None = None
         self._spectrum: np.ndarray | None = None
 
-    def measure(self, operator: SymmetricOperator, hint: Tensor | None = None) -> TrackedEigenpairs:
+    def measure(
+        self,
+        operator: SymmetricOperator,
+        hint: Tensor | None = None,
+        *,
+        max_products: int | None = None,
+    ) -> TrackedEigenpairs:
         """Return the largest eigenpairs of the operator as it is now.
 
         Parameters
@@ -116,6 +128,8 @@ class EigenvalueTracker:
             The matrix.
         hint : Tensor of shape (size,), optional
             A vector that leans to the top eigenvectors, as a gradient does to those of a Hessian.
+        max_products : int, optional
+            A smaller budget for this measurement.
 
         Returns
         -------
@@ -123,6 +137,7 @@ class EigenvalueTracker:
             The `n_eigenvalues` followed, or as many as there are.
         """
         wanted = min(self.n_eigenvalues, operator.size)
+        limit = max(self.max_products if max_products is None else max_products, wanted)
         known = self._start is not None and self._start.shape[1] == operator.size
         warm = known and self._products["warm"] <= self._products["cold"]
         basis = RitzBasis(operator)
@@ -130,9 +145,10 @@ class EigenvalueTracker:
             self._expand_last(basis, hint)
         else:
             basis.expand(self._noise(operator) + _unit(hint, operator))
-        looking = not warm
-        while basis.n_products < self.max_products and not basis.complete:
-            residual = self._open_residual(basis, wanted, warm)
+        looking, before = not warm, -np.inf
+        while basis.n_products < limit and not basis.complete:
+            residual = self._open_residual(basis, wanted, warm, before)
+            before = basis.values[: min(wanted, len(basis))].sum()
             if residual is None and not looking:
                 break
             if residual is None:
@@ -167,15 +183,22 @@ class EigenvalueTracker:
                 return  # the basis spans a space the operator does not leave
             direction = basis.newest_product()
 
-    def _open_residual(self, basis: RitzBasis, wanted: int, warm: bool) -> Tensor | None:
+    def _open_residual(
+        self, basis: RitzBasis, wanted: int, warm: bool, before: float
+    ) -> Tensor | None:
         """Return the residual of the first pair that is not accurate enough."""
         if len(basis) < wanted:
             return self._noise(basis.operator)
         residuals = basis.residuals(min(wanted + _SPARE, len(basis)))
         bounds = self._bounds(basis.values, residuals, wanted, warm)
-        allowed = self.tol * np.maximum(np.abs(basis.values[:wanted]), _SMALL * basis.scale)
+        values = basis.values[:wanted]
+        allowed = self.tol * np.maximum(np.abs(values), _SMALL * basis.scale)
         allowed = np.maximum(allowed, _CAUTION * _precision(basis))
-        unsettled = np.flatnonzero(_CAUTION * bounds > allowed)
+        if not warm:
+            allowed = allowed / _CAUTION
+        elif values.sum() - before <= _IMPROVEMENT * allowed.min():
+            allowed = _LOOSE * allowed
+        unsettled = np.flatnonzero(bounds > allowed)
         return residuals[unsettled[0]] if len(unsettled) else None
 
     def _bounds(self, values: np.ndarray, residuals: Tensor, wanted: int, warm: bool) -> np.ndarray:
@@ -211,7 +234,7 @@ class EigenvalueTracker:
     def _result(self, basis: RitzBasis, wanted: int, warm: bool) -> TrackedEigenpairs:
         count = min(wanted + _SPARE, len(basis))
         values, residuals = basis.values[:wanted], basis.residuals(count)
-        bounds = self._bounds(basis.values, residuals, wanted, warm) + _precision(basis)
+        bounds = self._bounds(basis.values, residuals, len(values), warm) + _precision(basis)
         self._start, self._spectrum = basis.images(count), basis.values.copy()
         self._products["warm" if warm else "cold"] = basis.n_products
         return TrackedEigenpairs(
