@@ -38,10 +38,20 @@ class Affine(Layer):
         """Return the map of `x` with given weight and bias."""
 
     @abstractmethod
+    def add(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """Add the map of `x` without bias to `y`, and return it."""
+
+    @abstractmethod
     def pull_back(
-        self, cotangent: Tensor, x: Tensor, weight: Tensor, total: Tensor | None, onwards: bool
+        self,
+        cotangent: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        total: Tensor | None,
+        onwards: bool,
+        onto: Tensor | None = None,
     ) -> Tensor | None:
-        """Add the weight's cotangent to `total`; return the input's if `onwards`."""
+        """Add the weight's cotangent to `total`; return the input's, added to `onto`."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Kept]:
         """Return ``y``; see `Layer`."""
@@ -52,15 +62,19 @@ class Affine(Layer):
         bias_dot = None if self.bias_index is None else direction[self.bias_index]
         if self.weight_index is not None:
             y_dot = self.apply(kept[0], direction[self.weight_index], bias_dot)
-            return y_dot if x_dot is None else y_dot.add_(self.apply(x_dot, self.weight, None))
+            return y_dot if x_dot is None else self.add(y_dot, x_dot, self.weight)
         x_dot = torch.zeros_like(kept[0]) if x_dot is None else x_dot
         return self.apply(x_dot, self.weight, bias_dot)
 
-    def pull(self, kept: Kept, cotangent: Tensor, total: Parts, onwards: bool) -> Tensor | None:
+    def pull(
+        self, kept: Kept, cotangent: Tensor, total: Parts | None, onwards: bool
+    ) -> Tensor | None:
         """Add the transposed product; see `Layer`."""
-        if self.bias_index is not None:
-            total[self.bias_index].add_(_sum_but_channels(cotangent))
-        weight_total = None if self.weight_index is None else total[self.weight_index]
+        weight_total = None
+        if total is not None:
+            if self.bias_index is not None:
+                total[self.bias_index].add_(_sum_but_channels(cotangent))
+            weight_total = None if self.weight_index is None else total[self.weight_index]
         return self.pull_back(cotangent, kept[0], self.weight, weight_total, onwards)
 
     def pull_tangent(
@@ -79,10 +93,8 @@ class Affine(Layer):
             return found
         weight_dot, weight_total = direction[self.weight_index], total[self.weight_index]
         if x_dot is None:
-            turned = self.pull_back(cotangent, kept[0], weight_dot, None, onwards)
-        else:
-            turned = self.pull_back(cotangent, x_dot, weight_dot, weight_total, onwards)
-        return found if found is None or turned is None else found.add_(turned)
+            return self.pull_back(cotangent, kept[0], weight_dot, None, onwards, found)
+        return self.pull_back(cotangent, x_dot, weight_dot, weight_total, onwards, found)
 
 
 class Dense(Affine):
@@ -92,13 +104,25 @@ class Dense(Affine):
         """Return ``x W^T + b``; see `Affine`."""
         return x @ weight.T if bias is None else torch.addmm(bias, x, weight.T)
 
+    def add(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """Return ``y + x W^T``; see `Affine`."""
+        return y.addmm_(x, weight.T)
+
     def pull_back(
-        self, cotangent: Tensor, x: Tensor, weight: Tensor, total: Tensor | None, onwards: bool
+        self,
+        cotangent: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        total: Tensor | None,
+        onwards: bool,
+        onto: Tensor | None = None,
     ) -> Tensor | None:
         """Add ``u^T x`` and return ``u W``; see `Affine`."""
         if total is not None:
             total.addmm_(cotangent.T, x)
-        return cotangent @ weight if onwards else None
+        if not onwards:
+            return None
+        return cotangent @ weight if onto is None else onto.addmm_(cotangent, weight)
 
 
 class Convolution(Affine):
@@ -135,8 +159,18 @@ class Convolution(Affine):
             *(stride, padding, dilation, False, [0], self._groups),
         )
 
+    def add(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """Return the sum; see `Affine`."""
+        return y.add_(self.apply(x, weight, None))
+
     def pull_back(
-        self, cotangent: Tensor, x: Tensor, weight: Tensor, total: Tensor | None, onwards: bool
+        self,
+        cotangent: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        total: Tensor | None,
+        onwards: bool,
+        onto: Tensor | None = None,
     ) -> Tensor | None:
         """Correlate input and cotangent, and convolve transposed; see `Affine`."""
         stride, padding, dilation = self._geometry
@@ -149,7 +183,7 @@ class Convolution(Affine):
         )
         if total is not None:
             total.add_(weight_cotangent)
-        return x_cotangent
+        return x_cotangent if onto is None else onto.add_(x_cotangent)
 
 
 class Normalisation(Layer):
@@ -198,11 +232,13 @@ class Normalisation(Layer):
             y_dot = y_dot.add_(over_channels(direction[self.bias_index], y_dot))
         return y_dot
 
-    def pull(self, kept: Kept, cotangent: Tensor, total: Parts, onwards: bool) -> Tensor | None:
+    def pull(
+        self, kept: Kept, cotangent: Tensor, total: Parts | None, onwards: bool
+    ) -> Tensor | None:
         """Add the transposed product; see `Layer`."""
-        if self.weight_index is not None:
+        if total is not None and self.weight_index is not None:
             total[self.weight_index].add_(_sum_but_channels(cotangent * kept[0]))
-        if self.bias_index is not None:
+        if total is not None and self.bias_index is not None:
             total[self.bias_index].add_(_sum_but_channels(cotangent))
         if not onwards:
             return None

@@ -1,5 +1,6 @@
 """Reading a module as a chain of layers with hand-written derivatives."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -42,10 +43,13 @@ def read_chain(network: Network) -> list[Layer] | None:
     module = nn.Sequential(network.module)
     if any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules()):
         return None
+    places = {id(parameter): index for index, parameter in enumerate(network.parameters)}
+    stack = [_read_module(layer, places) for layer in _unstack(module)]
+    if None not in stack:
+        return _pool_first([layer for layers in stack for layer in layers or ()])
     graph = symbolic_trace(module)
     if graph is None:
         return None
-    places = {id(parameter): index for index, parameter in enumerate(network.parameters)}
     chain: list[Layer] = []
     node = next(node for node in graph.nodes if node.op == "output").args[0]
     while isinstance(node, fx.Node) and node.op != "placeholder":
@@ -55,6 +59,15 @@ def read_chain(network: Network) -> list[Layer] | None:
         chain[:0] = layers
         node = node.args[0]
     return _pool_first(chain) if isinstance(node, fx.Node) else None
+
+
+def _unstack(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers of nested `Sequential` modules, which need no tracing."""
+    if type(module) is nn.Sequential:
+        for layer in module:
+            yield from _unstack(layer)
+    else:
+        yield module
 
 
 def _read(node: fx.Node, module: nn.Module, places: dict[int, int]) -> list[Layer] | None:

@@ -53,12 +53,9 @@ class ClosedForm(Linearisation):
     def add_hessian_product(self, direction: Parts, total: Parts) -> None:
         """Add ``H v``; see `Linearisation`."""
         if self._cotangents is None:
-            nothing = tuple(torch.zeros_like(part) for part in total)
-            self._cotangents = self._pull(self.output_gradient(), nothing)
+            self._cotangents = self._pull(self.output_gradient(), None)
         tangents, output_dot = self._push(direction)
-        cotangent_dot: Tensor | None = self.loss.curvature_product(
-            self.outputs, self.chunk.targets, output_dot
-        ).mul_(self.chunk.weights)
+        cotangent_dot: Tensor | None = self.curve(output_dot)
         for index in range(len(self._chain) - 1, self._first - 1, -1):
             assert cotangent_dot is not None
             cotangent_dot = self._chain[index].pull_tangent(
@@ -86,8 +83,8 @@ class ClosedForm(Linearisation):
         assert tangent is not None
         return tangents, tangent
 
-    def _pull(self, cotangent: Tensor | None, total: Parts) -> list[Tensor]:
-        """Add the transposed product; return the cotangents of all layers' outputs."""
+    def _pull(self, cotangent: Tensor | None, total: Parts | None) -> list[Tensor]:
+        """Add the transposed product, if wanted; return the cotangents of all layers' outputs."""
         cotangents: list[Tensor] = []
         for index in range(len(self._chain) - 1, self._first - 1, -1):
             assert cotangent is not None

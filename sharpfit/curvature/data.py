@@ -63,7 +63,7 @@ class Rows:
         if start >= len(self):
             return
         if isinstance(self.source, Tensor):
-            yield from self.source[start:].split(size)
+            yield from (self.source[i : i + size] for i in range(start, len(self), size))
         else:
             for inputs, _ in ordered_loader(self.source, size, start):
                 yield inputs

@@ -37,7 +37,9 @@ class Layer(ABC):
         """Return the tangent of ``y``; a piecewise linear layer may overwrite `x_dot`."""
 
     @abstractmethod
-    def pull(self, kept: Kept, cotangent: Tensor, total: Parts, onwards: bool) -> Tensor | None:
+    def pull(
+        self, kept: Kept, cotangent: Tensor, total: Parts | None, onwards: bool
+    ) -> Tensor | None:
         """Add ``J^T u`` for the cotangent of ``y``; return that of ``x`` if `onwards`."""
 
     @abstractmethod
@@ -92,7 +94,9 @@ class Elementwise(Layer):
             return None
         return x_dot.mul_(kept[0]) if self.piecewise_linear else x_dot * kept[0]
 
-    def pull(self, kept: Kept, cotangent: Tensor, total: Parts, onwards: bool) -> Tensor | None:
+    def pull(
+        self, kept: Kept, cotangent: Tensor, total: Parts | None, onwards: bool
+    ) -> Tensor | None:
         """Return the cotangent of ``x``; see `Layer`."""
         return cotangent * kept[0] if onwards else None
 
@@ -135,7 +139,9 @@ class FixedLinear(Layer):
         """Return the tangent; see `Layer`."""
         return None if x_dot is None else self.function(x_dot)
 
-    def pull(self, kept: Kept, cotangent: Tensor, total: Parts, onwards: bool) -> Tensor | None:
+    def pull(
+        self, kept: Kept, cotangent: Tensor, total: Parts | None, onwards: bool
+    ) -> Tensor | None:
         """Return the cotangent of ``x``; see `Layer`."""
         return vjp(self.function, kept[0])[1](cotangent)[0] if onwards else None
 
@@ -159,7 +165,9 @@ class Flatten(FixedLinear):
     def __init__(self) -> None:
         super().__init__(lambda x: x.flatten(1))
 
-    def pull(self, kept: Kept, cotangent: Tensor, total: Parts, onwards: bool) -> Tensor | None:
+    def pull(
+        self, kept: Kept, cotangent: Tensor, total: Parts | None, onwards: bool
+    ) -> Tensor | None:
         """Return the cotangent of ``x``; see `Layer`."""
         return cotangent.reshape(kept[0].shape) if onwards else None
 
@@ -197,7 +205,9 @@ class MaxPooling(Layer):
         y_dot = _unrolled(x_dot, channels_last).index_select(0, places)
         return _rolled(y_dot, channels_last, shape)
 
-    def pull(self, kept: Kept, cotangent: Tensor, total: Parts, onwards: bool) -> Tensor | None:
+    def pull(
+        self, kept: Kept, cotangent: Tensor, total: Parts | None, onwards: bool
+    ) -> Tensor | None:
         """Return the cotangent of ``x``; see `Layer`."""
         if not onwards:
             return None

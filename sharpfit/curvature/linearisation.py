@@ -1,8 +1,9 @@
 """What products with the derivatives at one chunk of rows need, however it is obtained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -71,10 +72,15 @@ class Linearisation(ABC):
 
     def add_gauss_newton_product(self, direction: Parts, total: Parts) -> None:
         """Add ``J^T A J v``, the Gauss-Newton matrix of ``L`` times a direction."""
-        cotangents = self.loss.curvature_product(
-            self.outputs, self.chunk.targets, self.jacobian_product(direction)
-        )
-        self.add_transposed_product(cotangents * self.chunk.weights, total)
+        self.add_transposed_product(self.curve(self.jacobian_product(direction)), total)
+
+    def curve(self, tangents: Tensor) -> Tensor:
+        """Return ``A u``, the curvature of ``L`` in the outputs times tangents of them."""
+        return self._curvature_map(tangents).mul_(self.chunk.weights)
+
+    @cached_property
+    def _curvature_map(self) -> Callable[[Tensor], Tensor]:
+        return self.loss.curvature_map(self.outputs, self.chunk.targets)
 
     def add_gradient(self, total: Parts) -> None:
         """Add the gradient of ``L``."""

@@ -42,7 +42,7 @@ def symbolic_trace(module: nn.Module) -> fx.Graph | None:
     torch.fx.Graph or None
     """
     try:
-        return fx.symbolic_trace(module).graph
+        return fx.Tracer().trace(module)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
             ValueError):  # fmt: skip
         # Control flow that depends on values, or whatever else proxies cannot stand in for.

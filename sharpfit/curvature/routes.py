@@ -26,6 +26,8 @@ ROUTES = ("auto", "closed_form", "traced", "graph")
 # shared by this many chunks.
 _TRACING_PAYS_FROM = 32
 
+_COMPARED_ROWS = 8  # on which closed forms are checked against the module
+
 
 def choose_route(
     network: Network,
@@ -103,6 +105,8 @@ def _agrees(chain: list[Layer], network: Network, loss: SampleLoss, example: Chu
     """Whether a chain computes what the module does."""
     if not any(layer.selected for layer in chain):
         return False
+    rows = slice(_COMPARED_ROWS)
+    example = Chunk(example.inputs[rows], example.targets[rows], example.weights[rows], 0)
     with torch.no_grad():
         expected = network.module(example.inputs)
     try:

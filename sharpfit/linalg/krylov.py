@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .operator import SymmetricOperator
 
-_BLOCK = 1 << 18  # entries of the basis converted to float64 at a time
+_BLOCK = 1 << 18  # entries of the basis copied or converted to float64 at a time
 _DEFAULT_BUDGET = 1 << 30  # bytes of the basis
 
 
@@ -198,7 +198,7 @@ class KrylovSubspace:
         )
         self._projection[self.frontier] = rotation @ self._projection[self.frontier]
         turn = torch.as_tensor(rotation, device=self.operator.device)
-        for part in self._blocks(len(self.frontier)):
+        for part in self._blocks(len(self.frontier), copied=True):
             block = self._basis[self.frontier, part].to(torch.float64)
             self._basis[self.frontier, part] = (turn @ block).to(self._basis.dtype)
 
@@ -226,7 +226,7 @@ class KrylovSubspace:
             inside - coefficients @ projected, axis=0
         )
         turn = torch.as_tensor(coefficients.T.copy(), device=self.operator.device)
-        for part in self._blocks(len(old) + len(frontier)):
+        for part in self._blocks(len(old) + len(frontier), copied=True):
             carried = self._basis[frontier, part].clone()
             rotated = turn @ self._basis[old, part].to(torch.float64)
             self._basis[:kept, part] = rotated.to(self._basis.dtype)
@@ -253,7 +253,7 @@ class KrylovSubspace:
             dtype=self.operator.dtype,
             device=self.operator.device,
         )
-        for part in self._blocks(len(self.expanded)):
+        for part in self._blocks(len(self.expanded), copied=True):
             block = self._basis[self.expanded, part].to(torch.float64)
             combined[:, part] = (turn @ block).to(combined.dtype)
         return combined.T
@@ -309,10 +309,11 @@ class KrylovSubspace:
             block = self._basis[rows, part].to(torch.float64)
             torch.addmv(vector[part], block.T, amounts, alpha=-1.0, out=vector[part])
 
-    def _blocks(self, rows: int) -> list[slice]:
-        """Split the entries into ranges; one range when the basis needs no conversion."""
+    def _blocks(self, rows: int, copied: bool = False) -> list[slice]:
+        """Split the entries into ranges; one range when the basis needs no copy."""
         size = self.operator.size
-        step = size if self._basis.dtype == torch.float64 else max(_BLOCK // max(rows, 1), 1)
+        copied = copied or self._basis.dtype != torch.float64
+        step = max(_BLOCK // max(rows, 1), 1) if copied else size
         return [slice(start, start + step) for start in range(0, size, max(step, 1))]
 
 

@@ -1,5 +1,7 @@
 """Cross-entropy of class logits, with class weights and label smoothing."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -73,9 +75,17 @@ class CrossEntropy(SampleLoss):
 
     def curvature_product(self, outputs: Tensor, targets: Tensor, vectors: Tensor) -> Tensor:
         """Products with the curvature; see `SampleLoss.curvature_product`."""
+        return self.curvature_map(outputs, targets)(vectors)
+
+    def curvature_map(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        """Keep the probabilities; see `SampleLoss.curvature_map`."""
         probabilities = outputs.softmax(dim=1)
-        centred = vectors - (probabilities * vectors).sum(dim=1, keepdim=True)
-        return self._scale(outputs, targets) * probabilities * centred
+        scaled = self._scale(outputs, targets) * probabilities
+
+        def multiply(vectors: Tensor) -> Tensor:
+            return scaled * (vectors - (probabilities * vectors).sum(dim=1, keepdim=True))
+
+        return multiply
 
     def curvature_root(self, outputs: Tensor, targets: Tensor) -> Tensor:
         r"""Roots of the curvature; see `SampleLoss.curvature_root`.

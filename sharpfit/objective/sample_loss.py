@@ -1,6 +1,8 @@
 """The per-sample loss on logits or predictions, and its derivatives."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -133,6 +135,21 @@ class SampleLoss(ABC):
         Tensor of shape (n, C)
         """
         return torch.einsum("nij,nj->ni", self.curvature(outputs, targets), vectors)
+
+    def curvature_map(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return `curvature_product` as a function of the vectors, for many of them.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (n, C)
+        targets : Tensor of shape (n, ...)
+
+        Returns
+        -------
+        callable
+            From vectors of shape (n, C) to a new tensor of that shape.
+        """
+        return partial(self.curvature_product, outputs, targets)
 
     def curvature_root(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Matrices `B_i` with ``A_i = B_i @ B_i.T``.
