@@ -11,25 +11,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from sharpfit.analysers.arguments import as_dtype
 from sharpfit.analysers.callback_support import CallbackSupport, fit_progress, with_callbacks
-from sharpfit.analysers.delegation import StatingEstimator
-from sharpfit.analysers.jacobian_space import (
-    AnalysedFunction,
-    analysed_function,
-    check_features,
-    check_request,
-)
-from sharpfit.analysers.jacobian_summary import jacobian_summary, varied_output
-from sharpfit.analysers.row_norms import as_seed, logit_norms, output_norms, row_features
-from sharpfit.analysers.row_profile import RowProfile, row_profile
-from sharpfit.bridge import Problem, as_problem, unwrap
-from sharpfit.jacobian import (
-    Coverage,
-    LocalVariation,
-    coverage,
-    local_variation,
-    margin_gradients,
-)
-from sharpfit.theory.intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
+from sharpfit.analysers.jacobian_analyses import JacobianAnalyses
+from sharpfit.analysers.jacobian_space import analysed_function, check_features, check_request
+from sharpfit.analysers.jacobian_summary import jacobian_summary
+from sharpfit.analysers.row_norms import logit_norms, output_norms, row_features
+from sharpfit.bridge import as_problem, unwrap
 
 __all__ = ["JacobianProfiler"]
 
@@ -37,7 +23,7 @@ _NORM_FEATURES = ("spectral_norm", "frobenius_norm")
 _MARGIN_FEATURES = ("margin_gradient_norm", "normalised_margin")
 
 
-class JacobianProfiler(CallbackSupport, TransformerMixin, MetaEstimatorMixin, StatingEstimator):
+class JacobianProfiler(CallbackSupport, TransformerMixin, MetaEstimatorMixin, JacobianAnalyses):
     """Profile the input-output Jacobian of a network over the rows of a data set.
 
     `fit` summarises the norms at the rows and how the network varies between them;
@@ -259,125 +245,6 @@ class JacobianProfiler(CallbackSupport, TransformerMixin, MetaEstimatorMixin, St
         problem, function = self._problem(X, y)
         norms = output_norms(problem, function, self.output, **self._settings())
         return -float(norms.spectral.max())
-
-    def profile(self, X: Any, y: Any = None) -> RowProfile:
-        """Return norms and margins of rows and the slopes between them.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, ...)
-            Rows.
-        y : array-like of shape (n,) or (n, k), optional
-            The network's targets.
-
-        Returns
-        -------
-        RowProfile
-        """
-        check_request(self.output, self.space, y)
-        return row_profile(*self._problem(X, y), self.output, **self._settings())
-
-    def attribution(self, X: Any) -> NDArray[np.floating]:
-        """Return how fast the margin moves with each input feature, at every row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, ...)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n, ...)
-            Gradient of the predicted class's margin, in `space`; for regressors with one output,
-            of the prediction.
-        """
-        problem, function = self._problem(X)
-        targets = None
-        if problem.task == "regression":
-            if function.outputs().shape[1] > 1:
-                raise ValueError("attribution is for classifiers and regressors with one output")
-            targets = torch.ones(len(function.inputs)).to(function.inputs.device, torch.int64)
-        _, gradients = margin_gradients(
-            function.module,
-            function.inputs,
-            targets=targets,
-            batch_size=self.batch_size,
-            memory_budget=self.memory_budget,
-        )
-        return gradients.cpu().numpy()
-
-    def variation(self, X: Any, **settings: Any) -> LocalVariation:
-        """Estimate how much the Jacobian varies between and around rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, ...)
-            Rows.
-        **settings
-            `n_neighbours`, `n_steps`, `n_directions` and `radius` of `local_variation`.
-
-        Returns
-        -------
-        sharpfit.jacobian.LocalVariation
-        """
-        _, function = self._problem(X)
-        return local_variation(
-            function.module,
-            function.inputs,
-            output=varied_output(self.output),
-            **self._settings(),
-            **settings,
-        )
-
-    def coverage(self, X: Any, *, confidence: float = 0.95) -> Coverage:
-        """Measure how much of the distribution lies near a random half of the rows as given.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, ...)
-            Independent rows.
-        confidence : float, default=0.95
-            Of each of its statements.
-
-        Returns
-        -------
-        sharpfit.jacobian.Coverage
-        """
-        check_is_fitted(self, "estimator_")
-        return coverage(X, confidence=confidence, random_state=as_seed(self.random_state))
-
-    def intrinsic_dimension(self, X: Any, **settings: Any) -> IntrinsicDimension:
-        """Estimate the intrinsic dimension of rows, in `space`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, ...)
-            Rows.
-        **settings
-            `estimator`, `confidence` and `n_subsamples` of the function of this name.
-
-        Returns
-        -------
-        sharpfit.theory.intrinsic_dimension.IntrinsicDimension
-        """
-        _, function = self._problem(X)
-        points = function.inputs.detach().cpu().numpy()
-        return intrinsic_dimension(points, random_state=as_seed(self.random_state), **settings)
-
-    def _problem(self, X: Any, y: Any = None) -> tuple[Problem, AnalysedFunction]:
-        check_is_fitted(self, "estimator_")
-        check_features(self, X, reset=False)
-        problem = as_problem(self.estimator_, X, y, prefit=True, dtype=as_dtype(self.dtype))
-        return problem, analysed_function(problem, self.space)
-
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "tol": self.tol,
-            "batch_size": self.batch_size,
-            "memory_budget": self.memory_budget,
-            "random_state": as_seed(self.random_state),
-            "verbose": self.verbose,
-        }
 
     def _statement(self) -> str | None:
         if not hasattr(self, "refitted_"):
