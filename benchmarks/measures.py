@@ -1,12 +1,13 @@
 """Measures that other packages compute as well: agreement, and ratios of times.
 
-``OMP_NUM_THREADS=1 python benchmarks/measures.py``. Agreement is in float64, with the peers at
+``OMP_NUM_THREADS=1 python benchmarks/measures.py [mlp] [cnn]``. Agreement is in float64, peers at
 tight tolerances. Times are CPU seconds in float32, everything from the bare network on, paired
 within one repetition; each peer at the loosest of its settings that is right to 1e-5, or the most
 accurate one. Peers: see `_curvature_peers`; SciPy's `eigsh` drives curvlinops.
 """
 
 import copy
+import sys
 import time
 import warnings
 from functools import partial
@@ -148,8 +149,8 @@ def seconds(function, *data):
 def main():
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    for network in ("mlp", "cnn"):
-        module, inputs, targets = problem(network, None if network == "mlp" else 256)
+    for network in sys.argv[1:] or ("mlp", "cnn"):
+        module, inputs, targets = problem(network, None if network == "mlp" else 128)
         precise = (module.double(), inputs.double(), targets)
         exact = copy.deepcopy(precise[0])
         single = copy.deepcopy(module).float()

@@ -5,16 +5,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import joblib
+import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _num_samples
 
 import sharpfit
-from sharpfit.bridge import is_trained
+from sharpfit.bridge import is_trained, unwrap
 from sharpfit.comparison.comparison import Comparison
 from sharpfit.comparison.runs import Common, Gap, Run, evaluate_run
-from sharpfit.measures import MEASURES
+from sharpfit.measures import measure_names
 
 
 def compare_models(
@@ -77,9 +79,10 @@ def compare_models(
     Raises
     ------
     TypeError
-        If `models` is of another kind.
+        If `models` is of another kind, or has no network in it.
     ValueError
-        If an argument is out of range, or `equal` is asked of networks that are trained.
+        If an argument is out of range, rows and targets do not fit together, or `equal` is
+        asked of networks that are trained.
 
     Examples
     --------
@@ -97,11 +100,12 @@ def compare_models(
     ... )
     Comparison: 3 runs compared as they were trained, all after ... updates; gap = test minus ...
     """
-    names = _measure_names(measures)
+    names = measure_names(measures)
     common = _common(equal, at)
     if gap not in ("error", "loss"):
         raise ValueError(f"gap must be 'error' or 'loss', got {gap!r}")
     runs, settings = _runs(models, hyperparameters)
+    _check_rows(X, y, X_test, y_test)
     trained = {name: is_trained(estimator) for name, estimator in runs.items()}
     if common is not None and any(trained.values()):
         first = next(name for name, is_done in trained.items() if is_done)
@@ -159,15 +163,6 @@ def _evaluate_alone(call: Any, verbose: int) -> list[Run]:
         return [Run(status=f"worker died: {error}".splitlines()[0])]
 
 
-def _measure_names(measures: Iterable[str] | None) -> list[str]:
-    known = list(MEASURES)
-    names = known if measures is None else list(measures)
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ValueError(f"measures holds the unknown name {unknown[0]!r}; choose from {known}")
-    return names
-
-
 def _common(equal: str | None, at: float | None) -> Common | None:
     if equal is None:
         if at is not None:
@@ -178,6 +173,23 @@ def _common(equal: str | None, at: float | None) -> Common | None:
     if at is None or not at > 0:
         raise ValueError(f"at must be the positive {equal} at which runs are equal, got {at!r}")
     return Common(equal, at)  # type: ignore[arg-type]
+
+
+def _check_rows(X: Any, y: Any, X_test: Any, y_test: Any) -> None:
+    for rows, targets, names in ((X, y, "X and y"), (X_test, y_test, "X_test and y_test")):
+        if _num_samples(rows) != _num_samples(targets):
+            raise ValueError(
+                f"{names} must have as many rows as each other, got {_num_samples(rows)} and "
+                f"{_num_samples(targets)}"
+            )
+    shapes = [tuple(rows.shape[1:]) for rows in (X, X_test) if hasattr(rows, "shape")]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"rows of X have shape {shapes[0]}, but rows of X_test {shapes[1]}")
+    for name, rows in (("X", X), ("X_test", X_test)):
+        if getattr(getattr(rows, "dtype", None), "kind", "") == "f":
+            bad = int((~np.isfinite(rows)).sum())
+            if bad:
+                raise ValueError(f"{name} holds {bad} values that are not finite; impute or drop")
 
 
 def _runs(
@@ -208,6 +220,10 @@ def _runs(
         )
     if hyperparameters is not None:
         settings = {name: list(hyperparameters[name]) for name in hyperparameters}
+    if not runs:
+        raise ValueError("models is empty; pass at least one estimator")
+    for estimator in runs.values():
+        unwrap(estimator)  # refuses what has no network in it, before anything is trained
     for name, values in settings.items():
         if len(values) != len(runs):
             raise ValueError(

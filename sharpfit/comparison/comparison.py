@@ -70,7 +70,8 @@ class Comparison:
         ----------
         table : mapping of str to sequence of length n_runs
             Columns; a DataFrame serves. If it has them, as a table made by `frame` does,
-            ``run``, ``status``, ``n_updates``, ``training`` and ``test`` are taken too.
+            ``run``, ``status``, ``n_updates``, ``training``, ``test`` and ``gap_error`` are
+            taken too.
         measures : sequence of str
             Columns of measures.
         gap : str, default="gap"
@@ -111,12 +112,12 @@ class Comparison:
         Returns
         -------
         pandas.DataFrame or dict of str to list
-            One row a run: name, settings, status, updates, training and test value, gap and
-            measures. A dict of columns without pandas.
+            One row a run: name, settings, status, updates, training and test value, gap with
+            its standard error, and measures. A dict of columns without pandas.
         """
         columns: dict[str, list[Any]] = {"run": list(self.names)}
         columns |= self.hyperparameters
-        for name in ("status", "n_updates", "training", "test", "gap"):
+        for name in ("status", "n_updates", "training", "test", "gap", "gap_error"):
             columns[name] = [getattr(run, name) for run in self.runs]
         for name in self.measures:
             columns[name] = [run.measures.get(name, float("nan")) for run in self.runs]
@@ -304,6 +305,32 @@ class Comparison:
             )
         return self.columns(*names)
 
+    def rows_with(self, *names: str) -> list[int]:
+        """Return the places of the runs that count and have these measures.
+
+        Parameters
+        ----------
+        *names : str
+            Names of measures.
+
+        Returns
+        -------
+        list of int
+
+        Raises
+        ------
+        ValueError
+            If a measure was not taken.
+        """
+        for name in names:
+            if name not in self.measures:
+                raise ValueError(f"{name!r} was not measured; choose from {list(self.measures)}")
+        return [
+            i
+            for i, run in enumerate(self.runs)
+            if run.status == "ok" and all(np.isfinite(run.measures[name]) for name in names)
+        ]
+
     def columns(
         self, *names: str
     ) -> tuple[NDArray[np.float64], list[NDArray[np.float64]], dict[str, list[Any]]]:
@@ -328,14 +355,7 @@ class Comparison:
         ValueError
             If a measure was not taken.
         """
-        for name in names:
-            if name not in self.measures:
-                raise ValueError(f"{name!r} was not measured; choose from {list(self.measures)}")
-        rows = [
-            i
-            for i, run in enumerate(self.runs)
-            if run.status == "ok" and all(np.isfinite(run.measures[name]) for name in names)
-        ]
+        rows = self.rows_with(*names)
         gap = np.array([self.runs[i].gap for i in rows])
         values = [np.array([self.runs[i].measures[name] for i in rows]) for name in names]
         settings = {key: [column[i] for i in rows] for key, column in self.hyperparameters.items()}

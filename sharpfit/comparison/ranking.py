@@ -14,6 +14,8 @@ from sharpfit.comparison.resampling import (
     resampled_correlations,
 )
 
+_LISTED = 5
+
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
@@ -68,7 +70,10 @@ class Ranking:
         level = f"simultaneous confidence {self.confidence:g}"
         if not others:
             return f"{first}; all others are behind it at {level}"
-        return f"{first}; not told apart from it at {level}: {', '.join(others)}"
+        listed = ", ".join(others[:_LISTED])
+        if len(others) > _LISTED:
+            listed += f" and {len(others) - _LISTED} others"
+        return f"{first}; not told apart from it at {level}: {listed}"
 
 
 def rank_measures(

@@ -44,6 +44,8 @@ class Run:
         Test minus training error or loss.
     training, test : float
         The two terms of the gap.
+    gap_error : float
+        Standard error of the gap over the draw of the test rows.
     n_updates : int
         Optimiser steps recorded in the history; 0 where none is.
     measures : dict of str to float
@@ -56,6 +58,7 @@ class Run:
     gap: float = math.nan
     training: float = math.nan
     test: float = math.nan
+    gap_error: float = math.nan
     n_updates: int = 0
     measures: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
@@ -110,12 +113,12 @@ def evaluate_run(
             status=f"did not reach {common.kind} = {common.value:g} within max_epochs",
             n_updates=n_updates,
         )
-    training = _error(as_problem(estimator, X, y, prefit=True), gap)
-    test = _error(as_problem(estimator, X_test, y_test, prefit=True), gap)
+    training, _ = _error(as_problem(estimator, X, y, prefit=True), gap)
+    test, gap_error = _error(as_problem(estimator, X_test, y_test, prefit=True), gap)
     if not math.isfinite(training) or not math.isfinite(test):
         return Run(status="diverged: outputs are not finite", n_updates=n_updates)
     values, reasons = _measure(estimator, X, y, measures, random_state)
-    return Run("ok", test - training, training, test, n_updates, values, reasons)
+    return Run("ok", test - training, training, test, gap_error, n_updates, values, reasons)
 
 
 def _train(estimator: BaseEstimator, X: Any, y: Any, common: Common | None) -> BaseEstimator:
@@ -139,17 +142,22 @@ def _count_updates(estimator: BaseEstimator) -> int:
 
 
 @torch.no_grad()
-def _error(problem: Problem, gap: Gap) -> float:
+def _error(problem: Problem, gap: Gap) -> tuple[float, float]:
+    """Return the mean error or loss, and its standard error over the draw of the rows."""
     outputs = torch.cat([problem.module(batch) for batch in problem.inputs.split(4096)])
     if not bool(torch.isfinite(outputs).all()):
-        return math.nan
+        return math.nan, math.nan
     if gap == "error" and problem.labels is not None:
         logits = outputs.cpu().numpy()
         predicted = logits[:, 0] > 0 if logits.shape[1] == 1 else logits.argmax(axis=1)
-        return float(np.mean(predicted != problem.labels))
-    loss = problem.sample_loss()
-    weights = loss.row_weights(problem.targets)
-    return float((weights * loss.values(outputs, problem.targets).double()).sum())
+        values = (predicted != problem.labels).astype(np.float64)
+        weights = np.full(len(values), 1.0 / len(values))
+    else:
+        loss = problem.sample_loss()
+        weights = loss.row_weights(problem.targets).cpu().numpy()
+        values = loss.values(outputs, problem.targets).double().cpu().numpy()
+    deviations = values - float(weights @ values) / float(weights.sum())
+    return float(weights @ values), float(np.linalg.norm(weights * deviations))
 
 
 def _measure(

@@ -16,7 +16,7 @@ def runs_of_table(
     Parameters
     ----------
     table : mapping of str to sequence of length n_runs
-        Columns. ``status``, ``n_updates``, ``training`` and ``test`` may be missing.
+        Columns. ``status``, ``n_updates``, ``training``, ``test`` and ``gap_error`` may be missing.
     measures : sequence of str
         Columns of measures.
     gap : str
@@ -33,6 +33,7 @@ def runs_of_table(
         "n_updates": [0] * len(gaps),
         "training": [np.nan] * len(gaps),
         "test": [np.nan] * len(gaps),
+        "gap_error": [np.nan] * len(gaps),
     }
     known = {
         name: list(table[name]) if name in table else default for name, default in unknown.items()
@@ -49,6 +50,7 @@ def runs_of_table(
                 gap=value,
                 training=float(known["training"][i]),
                 test=float(known["test"][i]),
+                gap_error=float(known["gap_error"][i]),
                 n_updates=int(known["n_updates"][i]),
                 measures={name: column[i] for name, column in columns.items()},
             )

@@ -11,6 +11,7 @@ from sharpfit.comparison import Comparison
 __all__ = ["ComparisonDisplay"]
 
 _ESTIMATE = "estimate with 95 % bootstrap interval over runs"
+_TWO_SIDED = 1.96  # standard errors of a normal 95 % interval
 
 
 class ComparisonDisplay:
@@ -69,6 +70,9 @@ class ComparisonDisplay:
     ) -> "ComparisonDisplay":
         """Draw one measure against the gap, a point a run.
 
+        Bars are 95 % intervals of the gap over the draw of the test rows, an estimate; the
+        title has the interval of the correlation over runs.
+
         Parameters
         ----------
         measure : str
@@ -85,12 +89,14 @@ class ComparisonDisplay:
         if ax is None:
             _, ax = plt.subplots(figsize=(6.0, 4.2), layout="constrained")
         gap, values, settings = self._columns(measure)
+        self._draw_gap_intervals(ax, measure, values, gap)
         self._scatter(ax, values, gap, settings, colour_by)
         self._label(ax, measure, values)
         ax.set_ylabel(f"test minus training {self.comparison.gap_kind}")
         ax.set_title(self._title(measure), fontsize="medium")
         if colour_by is not None:
-            ax.legend(title=colour_by, fontsize="small", title_fontsize="small")
+            title = _short(colour_by, settings)
+            ax.legend(title=title, fontsize="small", title_fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -125,10 +131,11 @@ class ComparisonDisplay:
         )
         gap, values, settings = self._columns(measure)
         for ax, name in zip(axes[0], names, strict=True):
+            self._draw_gap_intervals(ax, measure, values, gap)
             self._scatter(ax, values, gap, settings, name)
             self._label(ax, measure, values)
             tau = granulated.by_hyperparameter[name]
-            ax.set_title(f"{name}\ntau within = {tau:.2f}", fontsize="medium")
+            ax.set_title(f"{_short(name, settings)}\ntau within = {tau:.2f}", fontsize="medium")
             ax.legend(fontsize="small")
         axes[0, 0].set_ylabel(f"test minus training {self.comparison.gap_kind}")
         self.ax_, self.figure_ = axes[0], figure
@@ -170,6 +177,7 @@ class ComparisonDisplay:
         ax.axvline(0, color="0.4", linewidth=0.8)
         ax.set_yticks(places, [name.replace("_", " ") for name, *_ in rows])
         ax.set_xlim(-1.05, 1.05)
+        ax.set_ylim(-0.8, len(rows) - 0.2)
         name = "Kendall's tau" if kind == "kendall" else "Spearman's rho"
         ax.set_xlabel(f"{name} with the gap" + (f", given {given}" if given else ""))
         figure_title = textwrap.fill(self.comparison.statement, 70)
@@ -207,6 +215,24 @@ class ComparisonDisplay:
             rows = [i for i, value in enumerate(settings[colour_by]) if value == level]
             ax.scatter(values[rows], gap[rows], color=colour, label=str(level), alpha=0.85)
 
+    def _draw_gap_intervals(
+        self, ax: Any, measure: str, values: np.ndarray, gap: np.ndarray
+    ) -> None:
+        rows = self.comparison.rows_with(measure)
+        errors = np.array([self.comparison.runs[i].gap_error for i in rows])
+        known = np.isfinite(errors)
+        if not known.any():
+            return
+        ax.errorbar(
+            values[known],
+            gap[known],
+            yerr=_TWO_SIDED * errors[known],
+            fmt="none",
+            ecolor="0.75",
+            elinewidth=0.8,
+            zorder=0,
+        )
+
     def _label(self, ax: Any, measure: str, values: np.ndarray) -> None:
         ax.set_xlabel(measure.replace("_", " "))
         if len(values) and values.min() > 0 and values.max() > 100 * values.min():
@@ -222,3 +248,13 @@ class ComparisonDisplay:
             f"Kendall's tau {value:.2f} [{low:.2f}, {high:.2f}] over "
             f"{list(table['n_runs'])[place]} runs"
         )
+
+
+def _short(name: str, settings: dict[str, list[Any]]) -> str:
+    """Last parts of a nested parameter's name, as many as tell it from the others."""
+    parts = name.split("__")
+    for first in range(len(parts) - 1, 0, -1):
+        tail = "__".join(parts[first:])
+        if sum(other.endswith(tail) for other in settings) == 1:
+            return tail
+    return name

@@ -1,5 +1,6 @@
 """All measures by name, and their values for a fitted estimator."""
 
+import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable
@@ -211,8 +212,8 @@ def compute_measures(
 
     Raises
     ------
-    ValueError
-        If a name is unknown.
+    TypeError, ValueError
+        If `measures` is no list of known names.
 
     Examples
     --------
@@ -224,13 +225,41 @@ def compute_measures(
     >>> list(compute_measures(network, X, y, measures=["sharpness", "path_norm"]))
     ['sharpness', 'path_norm']
     """
-    names = list(MEASURES if measures is None else measures)
-    unknown = [name for name in names if name not in MEASURES]
-    if unknown:
-        raise ValueError(
-            f"measures holds the unknown name {unknown[0]!r}; choose from {list(MEASURES)}"
-        )
+    names = measure_names(measures)
     if initial_module is None:
         initial_module = rebuild_initial_module(estimator, X, y)
     network = TrainedNetwork(as_problem(estimator, X, y, prefit=True), initial_module, random_state)
     return {name: MEASURES[name].evaluate(network) for name in names}
+
+
+def measure_names(measures: Iterable[str] | None) -> list[str]:
+    """Check names of measures.
+
+    Parameters
+    ----------
+    measures : iterable of str or None
+        All for None.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `measures` is no list of known names.
+    """
+    if measures is None:
+        return list(MEASURES)
+    if isinstance(measures, str):
+        raise TypeError(f"measures must be a list of names, got a string; write [{measures!r}]")
+    names = list(measures)
+    for name in names:
+        if name not in MEASURES:
+            near = difflib.get_close_matches(str(name), MEASURES, n=3)
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "none is like it."
+            raise ValueError(
+                f"measures holds the unknown name {name!r}; {hint} They are in "
+                "sharpfit.measures.MEASURES"
+            )
+    return names

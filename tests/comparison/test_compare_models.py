@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 from sklearn.datasets import make_moons
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -48,6 +49,8 @@ def test_table_of_trained_networks():
         assert training == pytest.approx(1 - fitted[name].score(X[TRAIN], Y[TRAIN]))
         assert test == pytest.approx(1 - fitted[name].score(X[TEST], Y[TEST]))
         assert gap == pytest.approx(test - training)
+    wrong = 1 - frame["test"]
+    np.testing.assert_allclose(frame["gap_error"], np.sqrt(wrong * (1 - wrong) / len(Y[TEST])))
     expected = [-selection_scorer(net, X[TRAIN], Y[TRAIN]) for net in fitted.values()]
     np.testing.assert_allclose(frame["selection_criterion"], expected)
     assert list(frame["n_updates"]) == [8] * 4
@@ -169,7 +172,8 @@ def test_killed_worker_costs_one_run():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"measures": ["flatness"]}, "'flatness'"),
+        ({"measures": ["relative_flatnes"]}, "did you mean 'relative_flatness'"),
+        ({"measures": ["zzz"]}, "none is like it"),
         ({"gap": "accuracy"}, "'accuracy'"),
         ({"equal": "epochs", "at": 3}, "'epochs'"),
         ({"equal": "updates"}, "at must be the positive updates"),
@@ -182,7 +186,27 @@ def test_bad_arguments(settings, message):
         compare_models(networks(), *ROWS, **settings)
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ((X, Y[:9], X, Y), "X and y must have as many rows as each other, got 160 and 9"),
+        ((X, Y, X, Y[:9]), "X_test and y_test"),
+        ((X, Y, X[:, :1], Y), r"rows of X have shape \(2,\), but rows of X_test \(1,\)"),
+        ((X, Y, np.where(X > 1, np.nan, X), Y), "X_test holds .* values that are not finite"),
+    ],
+)
+def test_bad_rows_are_refused_before_anything_is_trained(rows, message):
+    with pytest.raises(ValueError, match=message):
+        compare_models([network(max_epochs=10**9)], *rows)
+
+
 def test_other_models_are_refused():
+    with pytest.raises(ValueError, match="models is empty"):
+        compare_models([], *ROWS)
+    with pytest.raises(TypeError, match="LogisticRegression has no neural network"):
+        compare_models([network(max_epochs=10**9), LogisticRegression()], *ROWS)
+    with pytest.raises(TypeError, match=r"write \['sharpness'\]"):
+        compare_models([network()], *ROWS, measures="sharpness")
     with pytest.raises(TypeError, match="got NetworkClassifier"):
         compare_models(network(), *ROWS)
     with pytest.raises(ValueError, match="trained already"):

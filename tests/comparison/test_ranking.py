@@ -55,6 +55,13 @@ def test_the_better_measure_is_in_front():
     assert "no measure" in rank_measures({"constant": np.ones(9)}, np.arange(9.0)).statement
 
 
+def test_a_long_list_of_equals_is_cut_short():
+    rng = np.random.default_rng(3)
+    gap = rng.normal(size=20)
+    measures = {f"m{i}": gap + rng.normal(size=20) for i in range(12)}
+    assert " and 6 others" in rank_measures(measures, gap, random_state=0).statement
+
+
 def test_equal_measures_are_rarely_told_apart():
     """The statement is simultaneous: among ten equals, seldom is even one excluded."""
     rng = np.random.default_rng(1)
@@ -84,6 +91,7 @@ def test_a_table_goes_round():
         "training": [0.0, 0.1, np.nan, 0.2],
         "test": [0.2, 0.2, np.nan, 0.3],
         "gap": [0.2, 0.1, np.nan, 0.1],
+        "gap_error": [0.01, 0.02, np.nan, 0.03],
         "sharpness": [3.0, 2.0, np.nan, 1.0],
         "lr": [1, 2, 3, 4],
     }
