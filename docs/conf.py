@@ -46,7 +46,8 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"getting_started": [], "theory": [], "architecture": [], "limits": []}
+WIDE_PAGES = ("getting_started", "theory", "evidence", "architecture", "limits")
+html_sidebars = {page: [] for page in WIDE_PAGES}
 html_show_sourcelink = False
 
 sphinx_gallery_conf = {
