@@ -1,6 +1,5 @@
 """One measurement of a network in training, on fixed rows."""
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from sharpfit.curvature import HessianOperator
 from sharpfit.linalg import SymmetricOperator
 from sharpfit.monitoring.fixed_rows import FixedRows
-from sharpfit.monitoring.record_names import measured
+from sharpfit.monitoring.record_names import measured, unmeasured
 from sharpfit.monitoring.stability import StabilityCondition, stability_condition
 from sharpfit.monitoring.subsample import Subsample
 from sharpfit.monitoring.tracker import EigenvalueTracker, TrackedEigenpairs
@@ -116,6 +115,7 @@ class Observer:
         optimizer: torch.optim.Optimizer | None = None,
         *,
         criterion_takes_log: bool = False,
+        max_products: int | None = None,
     ) -> dict[str, Any]:
         """Measure the module as it is now; it, its gradients and all random states stay.
 
@@ -129,6 +129,8 @@ class Observer:
             For the stability limit, and the parameters that move.
         criterion_takes_log : bool, default=False
             See `sharpfit.objective.split_head`.
+        max_products : int, optional
+            Budget of products for the sharpness.
 
         Returns
         -------
@@ -137,7 +139,7 @@ class Observer:
             that are NaN are missing.
         """
         start = time.perf_counter()
-        record: dict[str, Any] = dict.fromkeys(self._names, math.nan) | {"n_products": 0}
+        record = unmeasured(self._names, "")
         problem = ""
         device = self._device
         devices = [device] if device.type == "cuda" else []
@@ -148,7 +150,7 @@ class Observer:
             np.errstate(over="ignore", invalid="ignore"),
         ):
             try:
-                self._measure(module, loss, optimizer, criterion_takes_log, record)
+                self._measure(module, loss, optimizer, criterion_takes_log, max_products, record)
                 self._succeeded = True
             except (FloatingPointError, ValueError, np.linalg.LinAlgError) as error:
                 # A network that could be measured before has gone astray; others are refused.
@@ -172,6 +174,7 @@ class Observer:
         loss: nn.Module | SampleLoss,
         optimizer: torch.optim.Optimizer | None,
         criterion_takes_log: bool,
+        max_products: int | None,
         record: dict[str, Any],
     ) -> None:
         plain = getattr(module, "_orig_mod", module)
@@ -182,7 +185,7 @@ class Observer:
         weights = self._network.row_weights(operator.loss)
         record["loss"] = float(weights @ losses.double())
         record["gradient_norm"] = float(gradient.double().norm())
-        pairs = self._tracker.measure(operator, hint=gradient)
+        pairs = self._tracker.measure(operator, gradient, max_products=max_products)
         record["n_products"] = pairs.n_products
         record["sharpness"], record["sharpness_error"] = _with_error(pairs, self._tracker.tol)
         for place in range(1, min(self.n_eigenvalues, len(pairs.values))):
@@ -212,7 +215,7 @@ class Observer:
             record["trained_sharpness"] = record["sharpness"] + condition.shift
             record["trained_sharpness_error"] = record["sharpness_error"]
             return
-        pairs = self._trained.measure(condition.trained_matrix(operator), hint=gradient)
+        pairs = self._trained.measure(condition.trained_matrix(operator), gradient)
         record["n_products"] += pairs.n_products
         value, error = _with_error(pairs, self._trained.tol)
         record["trained_sharpness"], record["trained_sharpness_error"] = value, error

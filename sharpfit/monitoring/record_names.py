@@ -1,5 +1,8 @@
 """Names of what a measurement records."""
 
+import math
+from typing import Any
+
 _ALWAYS = (
     "loss",
     "gradient_norm",
@@ -49,3 +52,20 @@ def measured(
         names += _ALIGNMENT if alignment else ()
         names += _VARIATION if local_variation else ()
     return names
+
+
+def unmeasured(names: tuple[str, ...], problem: str) -> dict[str, Any]:
+    """Return the record of a measurement that has not been made.
+
+    Parameters
+    ----------
+    names : tuple of str
+        What would have been measured.
+    problem : str
+        Why it was not.
+
+    Returns
+    -------
+    dict
+    """
+    return dict.fromkeys(names, math.nan) | {"n_products": 0, "problem": problem, "seconds": 0.0}

@@ -9,19 +9,17 @@ from typing import Any
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
-from skorch.dataset import unpack_data
-from skorch.utils import is_dataset
 from torch import Tensor, nn
-from torch.utils.data import Subset
 
-from sharpfit.bridge import as_problem
 from sharpfit.monitoring.observer import Observer
-from sharpfit.monitoring.record_names import measured
+from sharpfit.monitoring.record_names import measured, unmeasured
+from sharpfit.monitoring.training_rows import training_problem
 from sharpfit.objective import SampleLoss
 
 __all__ = ["SharpnessMonitor"]
 
 _BATCH_KEY = "sharpness_records"
+_FIRST_PRODUCTS = 10
 
 
 class SharpnessMonitor(Callback):
@@ -39,10 +37,12 @@ class SharpnessMonitor(Callback):
     ----------
     every : int or "auto", default="auto"
         Updates between measurements. "auto" measures as often as `max_overhead` allows, going by
-        the time measurements and training take.
+        the time measurements, with all set-up, and training take; `interval_` is what comes of
+        it. Its first measurement takes at most ten products, with the error that leaves.
     max_overhead : float, default=0.15
         Time of measurements as a part of the time of training, for ``every="auto"``. The first
-        measurement, before any training, may exceed it for a while.
+        measurement, before any training, exceeds it at once; no other follows before training
+        has taken long enough for both.
     history : sequence of str, default=("sharpness", "stability_limit", "jacobian_max")
         Values that go into the rows of ``net.history``, where tables and loggers show them.
     n_eigenvalues : int, default=1
@@ -84,6 +84,8 @@ class SharpnessMonitor(Callback):
         and ``problem``, which says why values that are NaN are missing.
     n_updates_ : int
         Updates seen.
+    interval_ : float
+        Mean number of updates between measurements so far.
 
     Examples
     --------
@@ -180,23 +182,23 @@ class SharpnessMonitor(Callback):
         self.n_updates_ += n_updates if self.records_ else 0
         return self._record(self._observer.measure(module, loss, optimizer), epoch=None)
 
+    @property
+    def interval_(self) -> float:
+        """Mean number of updates between measurements so far."""
+        return self.n_updates_ / len(self.records_) if self.records_ else math.nan
+
     # -- skorch --------------------------------------------------------------------------------
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Remember the rows; they are prepared when the first epoch knows which of them train."""
+        """Remember the rows; the first epoch knows which of them train."""
         self._data = (X, y)
         self._observer = None
         self._began, self._spent = time.perf_counter(), 0.0
 
     def on_epoch_begin(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
-        """Prepare the rows of the first epoch."""
-        if self._observer is not None:
-            return
-        start = time.perf_counter()
-        problem = _training_problem(net, dataset_train, *self._data)
-        self._observer = self._new_observer(problem.inputs, problem.targets, problem.sample_weight)
-        self._loss = problem.sample_loss()
-        self._spent += time.perf_counter() - start
+        """Note which rows train; they are prepared when there is something to measure."""
+        if self._observer is None:
+            self._data = (dataset_train, *self._data[-2:])
 
     def on_batch_begin(
         self, net: Any, batch: Any = None, training: bool = False, **kw: Any
@@ -215,15 +217,24 @@ class SharpnessMonitor(Callback):
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Write the last measurement into the row of the epoch."""
+        latest = self.records_[-1] if self.records_ else {}
         for name in self.history:
-            net.history.record(name, self.records_[-1].get(name, math.nan))
+            net.history.record(name, latest.get(name, math.nan))
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
-        """Let go of the rows."""
-        self._observer = self._data = self._loss = None
+        """Let go of the rows; say how often was measured."""
+        if self.verbose:
+            training = time.perf_counter() - self._began - self._spent
+            print(
+                f"[SharpnessMonitor] {len(self.records_)} measurements, one in "
+                f"{self.interval_:.3g} updates, {self._spent / training:.1%} of the time of "
+                "training",
+                flush=True,
+            )
+        self._observer = self._data = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | dict.fromkeys(("_observer", "_data", "_loss"))
+        return self.__dict__ | dict.fromkeys(("_observer", "_data"))
 
     @staticmethod
     def records_of(history: Any) -> list[dict[str, Any]]:
@@ -245,11 +256,26 @@ class SharpnessMonitor(Callback):
         ]
 
     def _measure(self, net: Any) -> None:
-        assert self._observer is not None
-        takes_log = isinstance(net, NeuralNetClassifier)
-        found = self._observer.measure(
-            net.module_, net.criterion_, net.optimizer_, criterion_takes_log=takes_log
-        )
+        start = time.perf_counter()
+        try:
+            if self._observer is None:
+                problem = training_problem(net, *self._data)
+                problem.sample_loss()  # refuses losses that are no sum over rows
+                self._observer = self._new_observer(
+                    problem.inputs, problem.targets, problem.sample_weight
+                )
+        except torch.OutOfMemoryError:
+            found = unmeasured(self._measured(), "out of memory while the rows were prepared")
+        else:
+            first = self.every == "auto" and not self.records_
+            found = self._observer.measure(
+                net.module_,
+                net.criterion_,
+                net.optimizer_,
+                criterion_takes_log=isinstance(net, NeuralNetClassifier),
+                max_products=_FIRST_PRODUCTS if first else None,
+            )
+        found["seconds"] = time.perf_counter() - start
         self._spent += found["seconds"]
         record = self._record(found, epoch=len(net.history))
         batch = net.history[-1]["batches"][-1]
@@ -307,43 +333,15 @@ class SharpnessMonitor(Callback):
             raise ValueError(f'every={self.every!r} must be a positive int or "auto".')
         if not self.max_overhead > 0:
             raise ValueError(f"max_overhead={self.max_overhead!r} must be positive.")
-        known = measured(
+        known = self._measured()
+        unknown = [name for name in self.history if name not in known]
+        if unknown:
+            raise ValueError(f"history names {unknown}; what is measured is {known}.")
+
+    def _measured(self) -> tuple[str, ...]:
+        return measured(
             part=self.n_rows is not None,
             jacobian=self.n_jacobian_rows > 0,
             alignment=self.alignment,
             local_variation=self.local_variation,
         )
-        unknown = [name for name in self.history if name not in known]
-        if unknown:
-            raise ValueError(f"history names {unknown}; what is measured is {known}.")
-
-
-def _training_problem(net: Any, dataset: Any, X: Any, y: Any) -> Any:
-    """Return the problem of the rows an epoch trains on."""
-    indices = None
-    whole = dataset
-    while isinstance(whole, Subset):
-        part = torch.as_tensor(whole.indices)
-        indices = part if indices is None else part[indices]
-        whole = whole.dataset
-    weights = getattr(whole, "sample_weight", None)
-    if is_dataset(X):
-        rows, targets = _collected(net, X)
-    else:
-        rows, targets = X, y
-    if indices is not None:
-        chosen = indices.numpy()
-        rows, targets = rows[chosen], targets[chosen]
-        weights = None if weights is None else weights[chosen]
-    with warnings.catch_warnings():
-        # The rows are those of the training part already.
-        warnings.filterwarnings("ignore", message=".*train_split", category=UserWarning)
-        return as_problem(net, rows, targets, prefit=True, sample_weight=weights)
-
-
-def _collected(net: Any, dataset: Any) -> tuple[Any, Any]:
-    """Read a data set once, in order, leaving the global random state as it is."""
-    with torch.random.fork_rng(devices=[]):
-        batches = [unpack_data(batch) for batch in net.get_iterator(dataset, training=False)]
-    rows, targets = zip(*batches, strict=True)
-    return torch.cat(rows).cpu().numpy(), torch.cat(targets).cpu().numpy()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpfit.curvature import HessianOperator
-from sharpfit.objective import SampleLoss, as_sample_loss, split_head
+from sharpfit.objective import RowwiseLoss, SampleLoss, as_sample_loss, split_head
 
 _HALF = (torch.float16, torch.bfloat16)
 _PLAIN = (bool, int, float, str, tuple, type(None))
@@ -82,8 +82,11 @@ class WatchedNetwork:
         """
         setting = (_structure(module), tuple(parameters), _state(criterion), criterion_takes_log)
         if self._operator is not None and _same(setting, self._setting):
-            self._operator.reload(module)
-            return self._operator
+            kept = self._operator.loss
+            # A criterion may change its state when it is evaluated, the copy's among them.
+            if not isinstance(kept, RowwiseLoss) or _same(_state(kept.criterion), setting[2]):
+                self._operator.reload(module)
+                return self._operator
         self._operator = None
         analysed, loss = self._split(module, criterion, criterion_takes_log)
         dtype = next(analysed.parameters()).dtype
