@@ -1,13 +1,11 @@
 """The result of a comparison: a table of runs and its statistics."""
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from sharpfit.comparison.conditional_information import (
     ConditionalInformation,
@@ -15,12 +13,17 @@ from sharpfit.comparison.conditional_information import (
 )
 from sharpfit.comparison.granulated import GranulatedKendall, granulated_kendall
 from sharpfit.comparison.partial import partial_rank_correlation
-from sharpfit.comparison.rank_correlation import RankCorrelation, rank_correlation
+from sharpfit.comparison.rank_correlation import (
+    RankCorrelation,
+    adjusted_p_values,
+    rank_correlation,
+    undefined_correlation,
+)
 from sharpfit.comparison.ranking import Ranking, rank_measures
 from sharpfit.comparison.resampling import Kind
 from sharpfit.comparison.runs import Common, Gap, Run
 from sharpfit.comparison.sign_error import SignError, robust_sign_error
-from sharpfit.comparison.table import runs_of_table
+from sharpfit.comparison.table import as_frame, runs_of_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +124,7 @@ class Comparison:
             columns[name] = [getattr(run, name) for run in self.runs]
         for name in self.measures:
             columns[name] = [run.measures.get(name, float("nan")) for run in self.runs]
-        return _as_frame(columns)
+        return as_frame(columns)
 
     def correlations(
         self,
@@ -168,7 +171,7 @@ class Comparison:
             columns = [name] if given is None else [name, given]
             gap, values = self._complete(*columns)
             if len(gap) < 4:
-                results[name] = _undefined(confidence, len(gap))
+                results[name] = undefined_correlation(confidence, len(gap))
             elif given is None:
                 results[name] = rank_correlation(values[0], gap, **settings)
             else:
@@ -177,9 +180,9 @@ class Comparison:
         table: dict[str, list[Any]] = {"measure": order}
         for column in ("value", "low", "high", "p_value"):
             table[column] = [getattr(results[name], column) for name in order]
-        table["adjusted_p_value"] = _adjusted(table["p_value"])
+        table["adjusted_p_value"] = adjusted_p_values(table["p_value"])
         table["n_runs"] = [results[name].n_runs for name in order]
-        return _as_frame(table)
+        return as_frame(table)
 
     def ranking(
         self,
@@ -223,20 +226,36 @@ class Comparison:
             random_state=random_state,
         )
 
-    def granulated(self, measure: str) -> GranulatedKendall:
+    def granulated(
+        self,
+        measure: str,
+        *,
+        n_bootstrap: int = 500,
+        confidence: float = 0.95,
+        random_state: int | None = 0,
+    ) -> GranulatedKendall:
         """Kendall's tau within each hyper-parameter, the others held fixed.
 
         Parameters
         ----------
         measure : str
             Name of a measure.
+        n_bootstrap, confidence, random_state : int, float, int
+            As in `correlations`; groups of runs are resampled.
 
         Returns
         -------
         GranulatedKendall
         """
         gap, (values,), settings = self._with_settings(measure)
-        return granulated_kendall(values, gap, settings)
+        return granulated_kendall(
+            values,
+            gap,
+            settings,
+            n_bootstrap=n_bootstrap,
+            confidence=confidence,
+            random_state=random_state,
+        )
 
     def conditional_information(self, measure: str) -> ConditionalInformation:
         """Return the competition's score of a measure.
@@ -360,25 +379,3 @@ class Comparison:
         values = [np.array([self.runs[i].measures[name] for i in rows]) for name in names]
         settings = {key: [column[i] for i in rows] for key, column in self.hyperparameters.items()}
         return gap, values, settings
-
-
-def _undefined(confidence: float, n_runs: int) -> RankCorrelation:
-    nan = float("nan")
-    return RankCorrelation(nan, nan, nan, confidence, nan, n_runs)
-
-
-def _adjusted(p_values: list[float]) -> list[float]:
-    array = np.array(p_values, dtype=float)
-    adjusted = np.full(len(array), np.nan)
-    defined = np.isfinite(array)
-    if defined.any():
-        adjusted[defined] = stats.false_discovery_control(array[defined], method="by")
-    return adjusted.tolist()
-
-
-def _as_frame(columns: dict[str, list[Any]]) -> Any:
-    try:
-        pandas = importlib.import_module("pandas")
-    except ImportError:
-        return columns
-    return pandas.DataFrame(columns)

@@ -99,3 +99,40 @@ def _correlate(x: NDArray[np.float64], y: NDArray[np.float64], kind: Kind) -> tu
         return float("nan"), float("nan")
     result = (stats.kendalltau if kind == "kendall" else stats.spearmanr)(x, y)
     return float(result.statistic), float(result.pvalue)
+
+
+def undefined_correlation(confidence: float, n_runs: int) -> RankCorrelation:
+    """Return what stands for a correlation of too few runs.
+
+    Parameters
+    ----------
+    confidence : float
+    n_runs : int
+
+    Returns
+    -------
+    RankCorrelation
+    """
+    nan = float("nan")
+    return RankCorrelation(nan, nan, nan, confidence, nan, n_runs)
+
+
+def adjusted_p_values(p_values: list[float]) -> list[float]:
+    """Adjust p-values to control the false discovery rate, whatever their dependence.
+
+    Parameters
+    ----------
+    p_values : list of float
+        Those that are NaN are no tests.
+
+    Returns
+    -------
+    list of float
+        After Benjamini and Yekutieli 2001.
+    """
+    array = np.array(p_values, dtype=float)
+    adjusted = np.full(len(array), np.nan)
+    defined = np.isfinite(array)
+    if defined.any():
+        adjusted[defined] = stats.false_discovery_control(array[defined], method="by")
+    return adjusted.tolist()

@@ -1,5 +1,6 @@
-"""Runs that were measured elsewhere, from a table of them."""
+"""Tables of runs, read and written."""
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,3 +57,21 @@ def runs_of_table(
             )
         )
     return tuple(runs)
+
+
+def as_frame(columns: dict[str, list[Any]]) -> Any:
+    """Make a DataFrame where pandas is installed.
+
+    Parameters
+    ----------
+    columns : dict of str to list
+
+    Returns
+    -------
+    pandas.DataFrame or dict of str to list
+    """
+    try:
+        pandas = importlib.import_module("pandas")
+    except ImportError:
+        return columns
+    return pandas.DataFrame(columns)

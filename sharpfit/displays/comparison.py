@@ -135,7 +135,11 @@ class ComparisonDisplay:
             self._scatter(ax, values, gap, settings, name)
             self._label(ax, measure, values)
             tau = granulated.by_hyperparameter[name]
-            ax.set_title(f"{_short(name, settings)}\ntau within = {tau:.2f}", fontsize="medium")
+            low, high = granulated.intervals[name]
+            interval = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
+            ax.set_title(
+                f"{_short(name, settings)}\ntau within = {tau:.2f}{interval}", fontsize="medium"
+            )
             ax.legend(fontsize="small")
         axes[0, 0].set_ylabel(f"test minus training {self.comparison.gap_kind}")
         self.ax_, self.figure_ = axes[0], figure

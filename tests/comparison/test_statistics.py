@@ -65,6 +65,34 @@ def test_granulated_against_every_group_by_hand():
     assert result.value == pytest.approx(np.mean(list(result.by_hyperparameter.values())))
 
 
+def test_granulated_intervals_cover_the_mean_over_many_groups():
+    rng = np.random.default_rng(9)
+    settings = {"a": [0, 1, 2] * 40, "b": [i for i in range(40) for _ in range(3)]}
+    # Within a group of three, tau of x with x + noise has one mean over all groups.
+    gap = rng.normal(size=(20_000, 3))
+    noisy = gap + rng.normal(size=gap.shape)
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    truth = np.mean(
+        [np.sign((gap[:, i] - gap[:, j]) * (noisy[:, i] - noisy[:, j])).mean() for i, j in pairs]
+    )
+    covered = 0
+    for seed in range(60):
+        x = rng.normal(size=120)
+        y = x + rng.normal(size=120)
+        result = granulated_kendall(y, x, settings, confidence=0.9, random_state=seed)
+        low, high = result.intervals["a"]
+        covered += low <= truth <= high
+    assert 47 <= covered <= 60
+    assert result == granulated_kendall(y, x, settings, confidence=0.9, random_state=59)
+
+
+def test_a_single_group_has_no_interval():
+    result = granulated_kendall([1, 2, 3], [1, 2, 3], {"a": [1, 2, 3]}, random_state=0)
+    assert result.value == 1.0
+    assert np.isnan(result.intervals["a"]).all()
+    assert np.isnan(result.interval).all()
+
+
 def test_granulated_sees_through_a_measure_that_tracks_one_hyperparameter():
     settings = full_grid((4, 4))
     gap = np.array(settings["a"]) + 0.1 * np.array(settings["b"])
