@@ -13,6 +13,7 @@ from sharpfit.jacobian.linearisation import FrozenModule, chunks
 from sharpfit.jacobian.norms import jacobian_norms
 from sharpfit.jacobian.pairs import Floats
 from sharpfit.jacobian.progress import followed
+from sharpfit.jacobian.surroundings import in_plain_mode
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -50,6 +51,7 @@ class LayerNorms:
     skipped: tuple[str, ...]
 
 
+@in_plain_mode
 def layer_norms(
     module: nn.Module,
     inputs: Tensor,

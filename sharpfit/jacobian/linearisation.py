@@ -3,6 +3,7 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -160,15 +161,40 @@ def chunks(
     ------
     slice
     """
+    if not memory_budget > 0:
+        raise ValueError(f"memory_budget must be positive, got {memory_budget!r}")
     if batch_size == "auto":
         available = min(memory_budget, _CHUNK_BYTES.get(inputs.device.type, 2**24))
         size = max(1, min(_MAX_CHUNK, available // max(row_bytes, 1)))
-    elif isinstance(batch_size, int) and batch_size > 0:
-        size = batch_size
+    elif isinstance(batch_size, Integral) and batch_size > 0:
+        size = int(batch_size)
     else:
         raise ValueError(f"batch_size must be a positive int or 'auto', got {batch_size!r}")
     for start in range(0, len(inputs), size):
         yield slice(start, min(start + size, len(inputs)))
+
+
+def seeded_generator(random_state: int, device: torch.device) -> torch.Generator:
+    """Return a generator of its own.
+
+    Parameters
+    ----------
+    random_state : int
+        Seed.
+    device : torch.device
+
+    Returns
+    -------
+    torch.Generator
+
+    Raises
+    ------
+    TypeError
+        If the seed is no integer.
+    """
+    if not isinstance(random_state, Integral):
+        raise TypeError(f"random_state must be an int, got {random_state!r}")
+    return torch.Generator(device=device).manual_seed(int(random_state))
 
 
 class Linearisation:
@@ -291,6 +317,17 @@ def _check_inputs(module: nn.Module, inputs: Tensor) -> None:
         raise ValueError(
             f"inputs must have shape (n, ...) with at least one row, got {tuple(inputs.shape)}"
         )
+    if inputs.is_inference():
+        raise ValueError(
+            "inputs were made in torch.inference_mode, where no derivatives exist; pass "
+            "inputs.clone(), called outside of it"
+        )
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
+            raise ValueError(
+                f"layer {name!r} normalises by the statistics of the batch, so that a row's "
+                "outputs depend on the other rows; it needs track_running_stats=True"
+            )
     for parameter in module.parameters():
         if parameter.is_floating_point() and parameter.dtype != inputs.dtype:
             raise ValueError(

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpfit.jacobian.linearisation import FrozenModule, Linearisation, chunks
+from sharpfit.jacobian.surroundings import in_plain_mode
 
 
 def predicted_classes(logits: Tensor) -> Tensor:
@@ -20,6 +21,37 @@ def predicted_classes(logits: Tensor) -> Tensor:
     if logits.shape[1] == 1:
         return (logits[:, 0] > 0).long()
     return logits.argmax(dim=1)
+
+
+def check_classes(targets: Tensor, inputs: Tensor, n_outputs: int) -> None:
+    """Refuse targets that are not one class number for each row of inputs.
+
+    Parameters
+    ----------
+    targets : Tensor
+    inputs : Tensor of shape (n, ...)
+    n_outputs : int
+        Number of logits; a single one tells two classes apart.
+
+    Raises
+    ------
+    TypeError, ValueError
+        With what was given.
+    """
+    if not isinstance(targets, Tensor):
+        raise TypeError(
+            f"targets must be a tensor, got {type(targets).__name__}; use torch.as_tensor(targets)"
+        )
+    if targets.ndim != 1 or targets.is_floating_point():
+        raise ValueError(
+            f"targets must be class numbers of shape (n,) to take margins from, got "
+            f"{targets.dtype} of shape {tuple(targets.shape)}"
+        )
+    if len(targets) != len(inputs):
+        raise ValueError(f"targets has {len(targets)} rows, inputs has {len(inputs)}")
+    n_classes = max(n_outputs, 2)
+    if not bool(((targets >= 0) & (targets < n_classes)).all()):
+        raise ValueError(f"targets must be class numbers below {n_classes}, got others")
 
 
 def margins_and_rivals(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,6 +120,7 @@ def margin_differences(jacobians: Tensor, classes: Tensor, rivals: Tensor) -> tu
     return differences[rows, rivals], largest
 
 
+@in_plain_mode
 def margin_gradients(
     module: nn.Module,
     inputs: Tensor,
@@ -129,6 +162,8 @@ def margin_gradients(
     (tensor([5.]), tensor([[-3.,  4.]]))
     """
     frozen = FrozenModule(module, inputs)
+    if targets is not None:
+        check_classes(targets, inputs, frozen.n_outputs)
     margins, gradients = [], []
     row_bytes = frozen.product_bytes(inputs)
     for rows in chunks(inputs, batch_size, memory_budget, row_bytes=row_bytes):

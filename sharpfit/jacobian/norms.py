@@ -18,14 +18,22 @@ from sharpfit.jacobian.iterated import (
     probability_product,
     probed_frobenius_norms,
 )
-from sharpfit.jacobian.linearisation import FrozenModule, Linearisation, Method, chunks
+from sharpfit.jacobian.linearisation import (
+    FrozenModule,
+    Linearisation,
+    Method,
+    chunks,
+    seeded_generator,
+)
 from sharpfit.jacobian.margins import (
+    check_classes,
     margin_cotangents,
     margin_differences,
     margins_and_rivals,
     predicted_classes,
 )
 from sharpfit.jacobian.progress import followed
+from sharpfit.jacobian.surroundings import in_plain_mode
 from sharpfit.objective import SampleLoss
 
 Output = Literal["logits", "probabilities", "margin", "loss"]
@@ -72,6 +80,7 @@ class JacobianNorms:
     largest_margin_gradient: NDArray[np.float64] | None = None
 
 
+@in_plain_mode
 def jacobian_norms(
     module: nn.Module,
     inputs: Tensor,
@@ -163,9 +172,9 @@ def jacobian_norms(
             "margins=True goes with logits, probabilities or margins, not output='loss'"
         )
     if margins and targets is not None:
-        _check_classes(targets, frozen.n_outputs)
+        check_classes(targets, inputs, frozen.n_outputs)
     iterate = frozen.iterates(method) and output in ("logits", "probabilities")
-    generator = torch.Generator(device=inputs.device).manual_seed(random_state)
+    generator = seeded_generator(random_state, inputs.device)
     exact = None if iterate or output == "loss" else ExactJacobians(frozen, inputs)
     row_bytes = frozen.product_bytes(inputs) if exact is None else exact.row_bytes
     gram_norms = GramNorms()
@@ -296,6 +305,10 @@ def _check_arguments(
         raise ValueError(
             "output='loss' needs both loss (see sharpfit.objective.as_sample_loss) and targets"
         )
+    if targets is not None and not isinstance(targets, Tensor):
+        raise TypeError(
+            f"targets must be a tensor, got {type(targets).__name__}; use torch.as_tensor(targets)"
+        )
     if targets is not None and len(targets) != len(inputs):
         raise ValueError(f"targets has {len(targets)} rows, inputs has {len(inputs)}")
 
@@ -307,14 +320,3 @@ def _check_effort(tol: float, max_products: int, n_probes: int) -> None:
         raise ValueError(f"max_products must be at least 1, got {max_products!r}")
     if n_probes < 2:
         raise ValueError(f"n_probes must be at least 2 to give an error, got {n_probes!r}")
-
-
-def _check_classes(targets: Tensor, n_outputs: int) -> None:
-    n_classes = max(n_outputs, 2)
-    if targets.ndim != 1 or targets.is_floating_point():
-        raise ValueError(
-            f"targets must be class numbers of shape (n,) to take margins from, got "
-            f"{targets.dtype} of shape {tuple(targets.shape)}"
-        )
-    if not bool(((targets >= 0) & (targets < n_classes)).all()):
-        raise ValueError(f"targets must be class numbers below {n_classes}, got others")

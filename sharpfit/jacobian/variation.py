@@ -17,9 +17,16 @@ from sharpfit.jacobian.iterated import (
     iterated_spectral_norms,
     probability_product,
 )
-from sharpfit.jacobian.linearisation import FrozenModule, Linearisation, Method, chunks
+from sharpfit.jacobian.linearisation import (
+    FrozenModule,
+    Linearisation,
+    Method,
+    chunks,
+    seeded_generator,
+)
 from sharpfit.jacobian.pairs import Floats
 from sharpfit.jacobian.progress import followed
+from sharpfit.jacobian.surroundings import in_plain_mode
 
 Output = Literal["logits", "probabilities"]
 
@@ -72,6 +79,7 @@ class LocalVariation:
         return np.inf if near > 0 else 1.0
 
 
+@in_plain_mode
 def local_variation(
     module: nn.Module,
     inputs: Tensor,
@@ -153,7 +161,7 @@ def local_variation(
     if radius is not None and not radius > 0:
         raise ValueError(f"radius must be positive, got {radius!r}")
     radii = distances[:, 0] / 2 if radius is None else np.full(len(inputs), float(radius))
-    generator = torch.Generator(device=inputs.device).manual_seed(random_state)
+    generator = seeded_generator(random_state, inputs.device)
     probes = _Probes(inputs, neighbours, radii, n_steps, n_directions, generator)
     exact = None if frozen.iterates(method) else ExactJacobians(frozen, inputs)
     norms = _Norms(frozen, exact, output, tol, max_products, generator)

@@ -9,6 +9,9 @@ from sharpfit import JacobianProfiler, NetworkClassifier
 from sharpfit.bridge import as_problem
 from sharpfit.jacobian import lipschitz_certificate
 
+# The networks are trained briefly on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:The training loss")
+
 
 @pytest.fixture(scope="module")
 def data():
