@@ -71,3 +71,8 @@ for row, (equal, comparisons) in zip(axes, results.items(), strict=True):
         ax.set_title(label.get(name, name.replace("_", " ")), fontsize="medium")
     row[0].set_ylabel(f"equal {equal}")
 plt.show()
+
+# %%
+# After equally many epochs the large batches have taken few updates: their training loss is high, and
+# Jacobian and gap are small because little has been learned. After equally many updates the batch
+# size makes far less of a difference to either.
