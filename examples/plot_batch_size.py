@@ -73,6 +73,6 @@ for row, (equal, comparisons) in zip(axes, results.items(), strict=True):
 plt.show()
 
 # %%
-# After equally many epochs the large batches have taken few updates: their training loss is high, and
-# Jacobian and gap are small because little has been learned. After equally many updates the batch
-# size makes far less of a difference to either.
+# After equally many epochs the large batches have taken few updates: their training loss is high,
+# and Jacobian and gap are small because little has been learned. After equally many updates the
+# batch size makes far less of a difference to either.

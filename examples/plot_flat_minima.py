@@ -76,9 +76,9 @@ for ax, measure in zip(axes, ["sharpness", "largest_jacobian"], strict=True):
 plt.show()
 
 # %%
-# Sharpness and Jacobian order these networks differently: the flattest ones trained fast and without
-# weight decay, and they have the largest Jacobians. Sixteen runs on one draw of the rows do not say
-# which order is that of the gap.
+# Sharpness and Jacobian order these networks differently: the flattest ones trained fast and
+# without weight decay, and they have the largest Jacobians. Sixteen runs on one draw of the rows
+# do not say which order is that of the gap.
 #
 # Within each hyper-parameter
 # ===========================

@@ -105,9 +105,10 @@ plt.show()
 
 # %%
 # The two part. Label smoothing, weight decay, mixup and the Jacobian penalty make the Jacobian
-# smaller and the minimum *sharper*: with smaller logits the network is less certain of its rows, and
-# the curvature of cross-entropy does not vanish there. Sharpness-aware minimisation and dropout make
-# it flatter and leave the Jacobian much as it was. Most of them make the gap smaller.
+# smaller and the minimum *sharper*: with smaller logits the network is less certain of its rows,
+# and the curvature of cross-entropy does not vanish there. Sharpness-aware minimisation and
+# dropout make it flatter and leave the Jacobian much as it was. Most of them make the gap
+# smaller.
 #
 # Over all of them:
 
