@@ -1,7 +1,7 @@
 """Take every measure of every network of the selection suites; resumable.
 
-``python measure.py [--minutes 10] [--networks 24] [--seeds 3] [SUITE ...]`` goes on where it stopped. Rows are
-kept in ``cache/SUITE.csv``, one a network and seed.
+``python measure.py [--minutes 10] [--networks 24] [--seeds 3] [SUITE ...]`` goes on where it
+stopped. Rows are kept in ``cache/SUITE.csv``, one a network and seed.
 """
 
 import argparse

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1] / "selection"))
 
 from stacked import PlainNetwork, StackedNetwork
-from suites import Data, Suite
+from suites import SUITES, Data, Suite
 from training import SEEDS, network_of
 
 from sharpfit.bridge import Problem
 from sharpfit.objective import as_sample_loss
+
+__all__ = ["SUITES", "before_and_after", "problem"]
 
 
 class Residual(nn.Module):

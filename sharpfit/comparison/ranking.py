@@ -141,7 +141,7 @@ def rank_measures(
         [resampled_correlations(columns[i], gap_values, counts, kind) for i in order]
     )
     intervals = np.array([percentile_interval(row, confidence) for row in resampled])
-    behind, share_best = _compare_with_best(values[order], resampled, confidence)
+    behind, share_best = compare_with_best(values[order], resampled, confidence)
     names = list(measures)
     return Ranking(
         names=tuple(names[i] for i in order),
@@ -155,9 +155,27 @@ def rank_measures(
     )
 
 
-def _compare_with_best(
+def compare_with_best(
     values: NDArray[np.float64], resampled: NDArray[np.float64], confidence: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Say of each of several statistics how far it is behind another at least.
+
+    Parameters
+    ----------
+    values : ndarray of shape (m,)
+        The statistics; NaN where one does not exist.
+    resampled : ndarray of shape (m, b)
+        All of them in the same resamples.
+    confidence : float
+        Level at which the statements hold together.
+
+    Returns
+    -------
+    behind : ndarray of shape (m,)
+        As in `Ranking`.
+    share_best : ndarray of shape (m,)
+        Share of the resamples in which each is the largest.
+    """
     behind = np.full(len(values), np.nan)
     share_best = np.full(len(values), np.nan)
     defined = np.isfinite(values)

@@ -93,7 +93,7 @@ _DENSE = "dense float64 derivatives"
 _BY_HAND = "computed by hand"
 _BISECTION = "bisection with the same noise, as in the code of Dziugaite et al. 2020"
 _MATCHING = "the earth mover's distance of the package POT"
-_ESTIMATOR = "the library's public estimator or scorer"
+_ESTIMATOR = "the scorers, whose parts the tests of sharpfit.theory check"
 
 MEASURES: dict[str, Measure] = {
     function.__name__: Measure(function.__name__, function, second_source)
