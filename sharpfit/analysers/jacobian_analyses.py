@@ -29,6 +29,7 @@ from sharpfit.jacobian import (
     local_variation,
     margin_gradients,
 )
+from sharpfit.jacobian.surroundings import in_plain_mode
 from sharpfit.theory.intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
 
 
@@ -89,7 +90,8 @@ class JacobianAnalyses(StatingEstimator):
             batch_size=self.batch_size,
             memory_budget=self.memory_budget,
         )
-        return gradients.cpu().numpy()
+        # numpy has no bfloat16.
+        return (gradients.float() if gradients.dtype is torch.bfloat16 else gradients).cpu().numpy()
 
     def variation(self, X: Any, **settings: Any) -> LocalVariation:
         """Estimate how much the Jacobian varies between and around rows.
@@ -146,7 +148,7 @@ class JacobianAnalyses(StatingEstimator):
         sharpfit.theory.intrinsic_dimension.IntrinsicDimension
         """
         _, function = self._problem(X)
-        points = function.inputs.detach().cpu().numpy()
+        points = function.inputs.detach().double().cpu().numpy()
         return intrinsic_dimension(points, random_state=as_seed(self.random_state), **settings)
 
     def certificate(self, X: Any, *, method: str = "product") -> Certificate:
@@ -192,6 +194,7 @@ class JacobianAnalyses(StatingEstimator):
         norms = output_norms(problem, function, self.output, **self._settings())
         return held_out_maximum(norms.spectral, confidence=confidence)
 
+    @in_plain_mode
     def _problem(self, X: Any, y: Any = None) -> tuple[Problem, AnalysedFunction]:
         check_is_fitted(self, "estimator_")
         check_features(self, X, reset=False)

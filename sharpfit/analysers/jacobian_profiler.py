@@ -16,6 +16,7 @@ from sharpfit.analysers.jacobian_space import analysed_function, check_features,
 from sharpfit.analysers.jacobian_summary import jacobian_summary
 from sharpfit.analysers.row_norms import logit_norms, output_norms, row_features
 from sharpfit.bridge import as_problem, unwrap
+from sharpfit.jacobian.surroundings import in_plain_mode
 
 __all__ = ["JacobianProfiler"]
 
@@ -155,6 +156,7 @@ class JacobianProfiler(CallbackSupport, TransformerMixin, MetaEstimatorMixin, Ja
         self.verbose = verbose
 
     @with_callbacks
+    @in_plain_mode
     def fit(self, X: Any, y: Any = None) -> "JacobianProfiler":
         """Profile the network at the rows, training a clone first where needed.
 

@@ -111,7 +111,7 @@ def row_profile(
         norms = output_norms(problem, function, output, verbose=verbose, **settings)
     logits = function.outputs()
     values = _probabilities(logits) if output == "probabilities" else logits
-    points = function.inputs.detach().cpu().numpy()
+    points = function.inputs.detach().double().cpu().numpy()
     pairs: dict[str, Any] = {"verbose": verbose}
     if len(points) > _ALL_PAIRS:
         pairs["n_neighbours"] = _NEIGHBOURS
@@ -130,7 +130,7 @@ def row_profile(
     return RowProfile(
         norms=norms,
         logits=of_logits,
-        slopes=slopes(values.cpu().numpy(), points, targets=targets, **pairs),
+        slopes=slopes(values.double().cpu().numpy(), points, targets=targets, **pairs),
         margin_constant=constant,
         loss_slope_bound=_loss_slope_bound(problem, logits, points, pairs),
     )

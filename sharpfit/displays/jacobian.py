@@ -27,7 +27,7 @@ class JacobianDisplay:
         Slopes of `output` (of the logits for margin and loss) between the rows.
     coverage : sharpfit.jacobian.Coverage
         Coverage of the distribution by a random half of the rows.
-    output : {"logits", "probabilities", "margin", "loss"}, default="logits"
+    output : {"logits", "predictions", "probabilities", "margin", "loss"}, default="logits"
         What is differentiated.
     space : {"network", "input"}, default="network"
         With respect to what.
@@ -95,14 +95,19 @@ class JacobianDisplay:
         -------
         JacobianDisplay
         """
+        if not isinstance(profiler, JacobianProfiler):
+            raise TypeError(f"profiler must be a JacobianProfiler, got {type(profiler).__name__}.")
         check_is_fitted(profiler, "estimator_")
         rows = profiler.profile(X, y)
         margins, bound = rows.logits.margin, rows.loss_slope_bound
+        is_regression = margins is None
         return cls(
             norms=rows.norms.spectral,
             slopes=rows.slopes,
             coverage=profiler.coverage(X),
-            output=profiler.output,
+            output="predictions"
+            if is_regression and profiler.output == "logits"
+            else profiler.output,
             space=profiler.space,
             margins=margins,
             labels=None if y is None or margins is None else np.asarray(y),
@@ -204,7 +209,7 @@ class JacobianDisplay:
         levels, values = self._slope_quantiles()
         ax.plot(values, levels, color=_COLOUR, label=f"slopes of {self.slopes.n_pairs:,} pairs")
         largest = self.norms.max()
-        if self.output in ("logits", "probabilities"):
+        if self.output not in ("margin", "loss"):
             ax.axvline(
                 largest,
                 color=_MARK,
@@ -264,7 +269,9 @@ class JacobianDisplay:
         return f"spectral norm of the Jacobian of the {self.output}"
 
     def _values(self) -> str:
-        return "probabilities" if self.output == "probabilities" else "logits"
+        if self.output not in ("margin", "loss"):
+            return self.output
+        return "predictions" if self.margins is None else "logits"
 
     def _per_unit(self) -> str:
         return "per unit of the " + ("input" if self.space == "input" else "network's input")

@@ -1,6 +1,8 @@
 """What a profiler states beyond its rows: certificates and held-out maxima."""
 
+import numpy as np
 import pytest
+import torch
 from sklearn.datasets import make_classification
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -48,3 +50,22 @@ def test_held_out_maximum_is_that_of_the_norms(pipeline, data, output):
     largest, mass = profiler.held_out_maximum(X[:50], y[:50], confidence=0.9)
     assert largest == profiler.profile(X[:50], y[:50]).norms.spectral.max()
     assert mass == pytest.approx(1 - 0.1 ** (1 / 50))
+
+
+def test_inference_mode_around_changes_nothing(pipeline, data):
+    X, y = data
+    outside = JacobianProfiler(pipeline).fit(X, y)
+    with torch.inference_mode():
+        inside = JacobianProfiler(pipeline).fit(X, y)
+        features = outside.transform(X)
+    np.testing.assert_array_equal(inside.norms_, outside.norms_)
+    np.testing.assert_array_equal(features, outside.transform(X))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_any_floating_dtype(pipeline, data, dtype):
+    X, y = data
+    profiler = JacobianProfiler(pipeline, dtype=dtype).fit(X, y)
+    reference = JacobianProfiler(pipeline).fit(X, y)
+    assert profiler.mean_norm_ == pytest.approx(reference.mean_norm_, rel=2e-2)
+    assert profiler.attribution(X).shape == X.shape

@@ -111,3 +111,19 @@ def test_axes_of_the_caller_are_used(display):
     assert display.plot(ax, kind="coverage").ax_ is ax
     with pytest.raises(ValueError, match="kind='histogram'"):
         display.plot(kind="histogram")
+
+
+def test_regressors_have_predictions():
+    network = NetworkRegressor(module__hidden=(6,), max_epochs=2, random_state=0)
+    targets = X[:, 0].astype(np.float32)
+    for output in ("logits", "loss"):
+        profiler = JacobianProfiler(network, output=output).fit(X, targets)
+        display = JacobianDisplay.from_estimator(profiler, X, targets)
+        assert "slope of the predictions" in display.plot(kind="slopes").ax_.get_xlabel()
+        what = "loss" if output == "loss" else "predictions"
+        assert display.plot().ax_.get_xlabel() == f"spectral norm of the Jacobian of the {what}"
+
+
+def test_other_estimators_are_refused():
+    with pytest.raises(TypeError, match="must be a JacobianProfiler, got NetworkClassifier"):
+        JacobianDisplay.from_estimator(NetworkClassifier(), X, LABELS)
