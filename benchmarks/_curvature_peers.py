@@ -1,5 +1,7 @@
 """The same jobs with the curvature packages this one is measured against."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import nn
@@ -96,6 +98,16 @@ def backpack_trace(module, inputs, targets):
     with backpack(DiagHessian()):
         loss.backward()
     return float(sum(parameter.diag_h.sum() for parameter in module.parameters()))
+
+
+def probed_traces(operator):
+    """Yield the probe methods of curvlinops: a name, a function of the products, their numbers."""
+    from curvlinops import hutchinson_trace, hutchpp_trace, xtrace
+
+    # hessian-eigenthings and pyhessian have Hutchinson's method alone.
+    yield "XTrace", partial(xtrace, operator), (20, 40, 60, 80, 120)
+    yield "Hutch++", partial(hutchpp_trace, operator), (30, 60, 120, 180, 240)
+    yield "Hutchinson", partial(hutchinson_trace, operator), (100, 300)
 
 
 def kernel_eigenvalues(module, inputs):

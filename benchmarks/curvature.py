@@ -2,16 +2,22 @@
 
 One thread, float32, the same trained network, rows and chunks for everyone. Times are the
 process's CPU seconds, so that other work on the machine does not count; each line is the ratio
-of ours to a peer's, paired within one repetition: median [lower, upper quartile].
-Jobs: product, top, resnet, trace, conjugate, growth. Peers: ``pip install`` curvlinops-for-pytorch,
-hessian-eigenthings, pyhessian and backpack-for-pytorch.
+of ours to a peer's, paired within one repetition: median [lower, upper quartile]. "Supported" is
+the route of stacks of known layers, "general" that of any other network. With ``--times FILE``
+the seconds are kept there: a later run with the same file adds repetitions and reports on all.
+Peers: ``make bench`` installs curvlinops-for-pytorch, hessian-eigenthings, pyhessian and
+backpack-for-pytorch.
 """
 
 import argparse
 import copy
 import itertools
+import json
+import subprocess
+import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,10 +28,10 @@ from _curvature_peers import (
     PyHessian,
     backpack_trace,
     kernel_eigenvalues,
+    probed_traces,
 )
-from sklearn.datasets import load_digits
+from _curvature_problems import batched, problem
 from torch import nn
-from torch.nn.functional import cross_entropy, interpolate
 
 from sharpfit.curvature import (
     ConjugateOperator,
@@ -34,246 +40,305 @@ from sharpfit.curvature import (
     exact_trace,
     hessian_spectrum,
 )
+from sharpfit.linalg import trace_estimate
+
+LOSS = nn.CrossEntropyLoss()
+CHUNK = {"mlp": 479, "cnn": 128, "resnet": 32}
+GENERAL = {"supported": "auto", "general": "graph"}
 
 
-def mlp():
-    return nn.Sequential(
-        *(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
-    )
+class Stopwatch:
+    """CPU seconds of candidates that take turns, a repetition at a time."""
 
+    def __init__(self, repetitions, path=None):
+        self.repetitions = repetitions
+        self.path = path
+        self.seconds = {}
+        if path is not None and path.exists():
+            for line in path.read_text().splitlines():
+                record = json.loads(line)
+                self.seconds.setdefault(record["job"], []).append(record["seconds"])
 
-def cnn():
-    return nn.Sequential(
-        *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
-        *(nn.Linear(1568, 64), nn.ReLU(), nn.Linear(64, 10)),
-    )
+    def take(self, job, candidates):
+        """Time all candidates, called with the number of the repetition."""
+        done = self.seconds.setdefault(job, [])
+        for _ in range(self.repetitions):
+            done.append(self.repetition(candidates, len(done)))
+            if self.path is not None:
+                with self.path.open("a") as file:
+                    file.write(json.dumps({"job": job, "seconds": done[-1]}) + "\n")
 
+    def repetition(self, candidates, number):
+        """Return the seconds of each candidate, once."""
+        return {name: cpu_seconds(call, number) for name, call in candidates.items()}
 
-class Block(nn.Module):  # noqa: D101
-    def __init__(self, width, following, stride):
-        super().__init__()
-        self.body = nn.Sequential(
-            *(nn.Conv2d(width, following, 3, stride, 1, bias=False), nn.BatchNorm2d(following)),
-            nn.ReLU(),
-            *(nn.Conv2d(following, following, 3, 1, 1, bias=False), nn.BatchNorm2d(following)),
+    def report(self, job, ours, peers, bar=None):
+        """Print the ratio of ours to the fastest of some peers."""
+        times = {
+            name: np.array([record[name] for record in self.seconds[job] if name in record])
+            for name in (ours, *peers)
+        }
+        times = {name: values for name, values in times.items() if len(values)}
+        if len(times) < 2:
+            print(f"{job}, {ours}: no peer is right")
+            return
+        best = min(
+            (name for name in times if name != ours), key=lambda name: np.median(times[name])
         )
-        self.skip = nn.Identity()
-        if stride != 1 or width != following:
-            self.skip = nn.Sequential(
-                nn.Conv2d(width, following, 1, stride, bias=False), nn.BatchNorm2d(following)
-            )
-
-    def forward(self, inputs):  # noqa: D102
-        return torch.relu(self.body(inputs) + self.skip(inputs))
-
-
-def resnet18(width=64):
-    layers = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-    current = width
-    for factor, stride in ((1, 1), (1, 1), (2, 2), (2, 1), (4, 2), (4, 1), (8, 2), (8, 1)):
-        layers.append(Block(current, factor * width, stride))
-        current = factor * width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(current, 10))
+        count = min(len(times[ours]), len(times[best]))
+        low, middle, high = np.quantile(
+            times[ours][-count:] / times[best][-count:], (0.25, 0.5, 0.75)
+        )
+        verdict = "" if bar is None else f", bar {bar} {'met' if high <= bar else 'missed'}"
+        print(f"{job}, {ours}: {np.median(times[ours]):.4g} s / {best} {middle:.2f} "
+              f"[{low:.2f}, {high:.2f}] of {count}{verdict}", flush=True)  # fmt: skip
 
 
-def problem(name, n_rows=None):
-    """Return a briefly trained network and its rows."""
-    torch.manual_seed(0)
-    digits = load_digits()
-    inputs = torch.tensor(digits.data, dtype=torch.float32) / 16
-    targets = torch.tensor(digits.target)
-    if name == "mlp":
-        module, inputs, targets = mlp(), inputs[:1437], targets[:1437]
-    elif name == "cnn":
-        images = inputs[:1024].view(-1, 1, 8, 8)
-        module, inputs, targets = cnn(), interpolate(images, 28, mode="bilinear"), targets[:1024]
-    else:
-        module = resnet18()
-        inputs, targets = torch.randn(64, 3, 32, 32), torch.randint(0, 10, (64,))
-    if n_rows is not None:
-        inputs, targets = inputs[:n_rows], targets[:n_rows]
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
-    for _ in range(3 if name == "resnet" else 40):
-        optimizer.zero_grad()
-        cross_entropy(module(inputs), targets).backward()
-        optimizer.step()
-    return module.eval(), inputs, targets
-
-
-def batched(inputs, targets, size):
-    return list(zip(inputs.split(size), targets.split(size), strict=True))
-
-
-def seconds(function):
+def cpu_seconds(call, number=0):
     start = time.process_time()
-    function()
+    call(number)
     return time.process_time() - start
 
 
-def paired(ours, peers, repetitions):
-    """Return for every peer the ratios of our time to its, and our median time."""
-    times = {name: [] for name in ("ours", *peers)}
-    for _ in range(repetitions):
-        for name, function in (("ours", ours), *peers.items()):
-            times[name].append(seconds(function))
-    own = np.array(times["ours"])
-    return {name: own / np.array(times[name]) for name in peers}, float(np.median(own))
-
-
-def report(job, ratios, own):
-    for peer, values in ratios.items():
-        low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
-        print(f"{job:38s} {own:9.4f} s  / {peer:34s} {middle:5.2f} [{low:.2f}, {high:.2f}]")
-
-
-def product(repetitions):
+def product(watch):
+    bars = {"mlp": {"supported": 0.9, "general": 1.0}, "cnn": {"supported": 0.8, "general": 0.9}}
     for name in ("mlp", "cnn"):
         module, inputs, targets = problem(name)
+        vector = torch.randn(sum(p.numel() for p in module.parameters()))
         # Chunks of one size: hessian-eigenthings averages batches whatever their sizes.
-        for size in (479, len(inputs)) if name == "mlp" else (128, len(inputs)):
+        for size in (CHUNK[name], len(inputs)):
             batches = batched(inputs, targets, size)
-            peers = [kind(copy.deepcopy(module), batches) for kind in (Curvlinops, Eigenthings,
-                                                                       PyHessian)]  # fmt: skip
-            vector = torch.randn(sum(p.numel() for p in module.parameters()))
-            calls = {peer.name: partial(peer.product, vector) for peer in peers}
-            for route in ("closed_form", "traced", "graph"):
+            peers = [kind(copy.deepcopy(module), batches)
+                     for kind in (Curvlinops, Eigenthings, PyHessian)]  # fmt: skip
+            calls = {}
+            for kind, route in GENERAL.items():
                 operator = HessianOperator(
-                    module, nn.CrossEntropyLoss(), inputs, targets, batch_size=size, route=route
+                    module, LOSS, inputs, targets, batch_size=size, route=route
                 )
                 ours = operator.matvec(vector)
                 for peer in peers:
                     found = peer.product(vector)
                     assert torch.allclose(ours, found, rtol=1e-2, atol=1e-3 * ours.abs().max())
-                ratios, own = paired(partial(operator.matvec, vector), calls, repetitions)
-                report(f"product {name}, chunks {size}, {route}", ratios, own)
+                calls[kind] = partial(_matvec, operator, vector)
+            calls |= {peer.name: partial(_product, peer, vector) for peer in peers}
+            job = f"product {name}, chunks of {size}"
+            watch.take(job, calls)
+            for kind in GENERAL:
+                watch.report(job, kind, [peer.name for peer in peers], bars[name][kind])
+                watch.report(job, kind, ["curvlinops"], {"supported": 0.4, "general": 0.5}[kind])
 
 
-def top(repetitions):
-    for name in ("mlp", "cnn"):
-        module, inputs, targets = problem(name)
-        exact = hessian_spectrum(
-            *(module.double(), nn.CrossEntropyLoss(), inputs.double(), targets),
-            n_eigenvalues=TOP, tol=1e-7, random_state=1,
-        ).eigenvalues  # fmt: skip
-        module = module.float()
-        size = 479 if name == "mlp" else 128
-        batches = batched(inputs, targets, size)
-
-        def right(values, exact=exact):
-            return bool((np.abs(values - exact) <= 1e-3 * np.abs(exact)).all())
-
-        calls = {}
-        for kind in (Curvlinops, Eigenthings):
-            peer = kind(copy.deepcopy(module), batches)
-            best = next((s for s in kind.settings if right(peer.top(s))), "none right")
-            if best != "none right":
-                calls[f"{peer.name} (setting {best})"] = partial(peer.top, best)
-            if right(peer.top(None)):
-                calls[f"{peer.name} (defaults)"] = partial(peer.top, None)
-            else:
-                print(f"top {name}: {peer.name} is wrong at its defaults")
-        for route in ("auto", "traced", "graph"):
-            settings = {"n_eigenvalues": TOP, "batch_size": size, "route": route, "random_state": 0}
-            ours = partial(
-                hessian_spectrum, module, nn.CrossEntropyLoss(), inputs, targets, **settings
-            )
-            result = ours()
-            assert right(result.eigenvalues), result.eigenvalues / exact - 1
-            ratios, own = paired(ours, calls, repetitions)
-            report(f"top {TOP} {name}, {route} ({result.n_products} products)", ratios, own)
+def _matvec(operator, vector, _=0):
+    operator.matvec(vector)
 
 
-def resnet(repetitions):
+def _product(peer, vector, _=0):
+    peer.product(vector)
+
+
+def top_mlp(watch):
+    top(watch, "mlp")
+
+
+def top_cnn(watch):
+    top(watch, "cnn")
+
+
+def top(watch, name):
+    """Ten eigenvalues to 1e-3: peers tuned with the truth in hand, and at their defaults."""
+    module, inputs, targets = problem(name)
+    wide = copy.deepcopy(module).double(), LOSS, inputs.double(), targets
+    exact = hessian_spectrum(*wide, n_eigenvalues=TOP, tol=1e-6, random_state=1).eigenvalues
+
+    def right(values):
+        return bool((np.abs(values - exact) <= 1e-3 * np.abs(exact)).all())
+
+    calls = {}
+    for kind, route in GENERAL.items():
+        ours = partial(_spectrum, module, inputs, targets, batch_size=CHUNK[name], route=route)
+        assert right(ours(0).eigenvalues)
+        calls[kind] = ours
+    tuned, defaults = [], []
+    for kind in (Curvlinops, Eigenthings):
+        peer = kind(copy.deepcopy(module), batched(inputs, targets, CHUNK[name]))
+        best = next((s for s in kind.settings if right(peer.top(s))), None)
+        if best is not None:
+            tuned.append(f"{peer.name} at {best}")
+            calls[tuned[-1]] = partial(_top, peer, best)
+        if right(peer.top(None)):
+            defaults.append(f"{peer.name} at defaults")
+            calls[defaults[-1]] = partial(_top, peer, None)
+        else:
+            print(f"top {name}: {peer.name} is wrong at its defaults")
+    job = f"top {TOP} {name}"
+    watch.take(job, calls)
+    for kind, bars in (("supported", (0.6, 0.45, 0.35)), ("general", (0.75, 0.5, 0.45))):
+        watch.report(job, kind, tuned, bars[0])
+        watch.report(job, kind, [peer for peer in tuned if "curvlinops" in peer], bars[1])
+        watch.report(job, kind, defaults, bars[2])
+
+
+def _spectrum(module, inputs, targets, number, **settings):
+    return hessian_spectrum(
+        module, LOSS, inputs, targets, n_eigenvalues=TOP, random_state=number, **settings
+    )
+
+
+def _top(peer, setting, _=0):
+    return peer.top(setting)
+
+
+def resnet(watch):
+    """Time a product of a ResNet-18 with 11 million parameters."""
     module, inputs, targets = problem("resnet")
     vector = torch.randn(sum(p.numel() for p in module.parameters()))
-    batches = batched(inputs, targets, 32)
+    batches = batched(inputs, targets, CHUNK["resnet"])
     peers = [kind(copy.deepcopy(module), batches) for kind in (Curvlinops, Eigenthings)]
-    calls = {peer.name: partial(peer.product, vector) for peer in peers}
-    operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets, batch_size=32)
+    operator = HessianOperator(module, LOSS, inputs, targets, batch_size=CHUNK["resnet"])
     ours = operator.matvec(vector)
-    assert torch.allclose(ours, peers[0].product(vector), rtol=1e-2, atol=1e-3 * ours.abs().max())
-    ratios, own = paired(partial(operator.matvec, vector), calls, repetitions)
-    report("product ResNet-18 (11M)", ratios, own)
-    state = sum(line.state_bytes() for line in operator.linearisations())
-    print(f"  state kept between products: {state / 2**20:.0f} MiB")
+    assert torch.allclose(ours, peers[1].product(vector), rtol=1e-2, atol=1e-3 * ours.abs().max())
+    calls = {"general": partial(_matvec, operator, vector)}
+    calls |= {peer.name: partial(_product, peer, vector) for peer in peers}
+    watch.take("product ResNet-18", calls)
+    watch.report("product ResNet-18", "general", [peer.name for peer in peers], 0.9)
 
 
-def trace(repetitions):
+def memory(_):
+    """Peak memory beyond that of the loaded network of a short top 1 of the ResNet-18."""
+    script = Path(__file__).with_name("_curvature_memory.py")
+    peaks = {}
+    for who in ("ours", "hessian-eigenthings"):
+        result = subprocess.run(
+            [sys.executable, script, who], capture_output=True, text=True, check=True
+        )
+        peaks[who] = int(result.stdout)
+        print(f"memory ResNet-18, {who}: {peaks[who] / 2**20:.0f} MiB", flush=True)
+    ratio = peaks["ours"] / peaks["hessian-eigenthings"]
+    print(f"memory ResNet-18: ratio {ratio:.2f}, bar 1.2 {'met' if ratio <= 1.2 else 'missed'}")
+
+
+def trace(watch):
     for name in ("mlp", "cnn"):
         module, inputs, targets = problem(name)
-        operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets)
+        operator = HessianOperator(module, LOSS, inputs, targets)
         other = copy.deepcopy(module)
         expected = backpack_trace(other, inputs, targets)
         assert abs(exact_trace(operator).sum() / expected - 1) < 1e-3
-        ratios, own = paired(
-            partial(exact_trace, operator),
-            {"backpack": partial(backpack_trace, other, inputs, targets)},
-            repetitions,
+        job = f"exact trace {name}"
+        watch.take(job, {"ours": lambda _, operator=operator: exact_trace(operator),
+                         "backpack": lambda _, other=other, inputs=inputs, targets=targets:
+                         backpack_trace(other, inputs, targets)})  # fmt: skip
+        watch.report(job, "ours", ["backpack"], 0.6)
+
+
+def probes(watch):
+    """Time the trace of a smooth network to 2 %, peers' probes counted with the truth in hand."""
+    module, inputs, targets = problem("smooth")
+    operator = HessianOperator(module, LOSS, inputs, targets, batch_size=479)
+    exact = trace_estimate(operator, tol=1e-3, random_state=0).value
+    estimates = [trace_estimate(operator, random_state=seed) for seed in range(8)]
+    errors = np.array([estimate.value / exact - 1 for estimate in estimates])
+    print(f"trace by probes: {exact:.4g}, our errors have a mean square of {_rms(errors):.3f}, "
+          f"{estimates[0].n_products} products")  # fmt: skip
+    calls = {}
+    for kind, route in GENERAL.items():
+        candidate = HessianOperator(module, LOSS, inputs, targets, batch_size=479, route=route)
+        calls[kind] = lambda number, candidate=candidate: trace_estimate(
+            candidate, random_state=number
         )
-        report(f"exact trace {name}", ratios, own)
+    peer = Curvlinops(copy.deepcopy(module), batched(inputs, targets, 479))
+    names = []
+    for name, function, counts in probed_traces(peer.operator):
+        for count in counts:
+            found = np.array([_seeded(function, count, seed) for seed in range(6)])
+            if _rms(found / exact - 1) <= 0.02:
+                names.append(f"{name}, {count} products")
+                calls[names[-1]] = partial(_seeded, function, count)
+                break
+        else:
+            print(f"trace by probes: {name} needs more than {counts[-1]} products")
+    watch.take("trace by probes", calls)
+    for kind in GENERAL:
+        watch.report("trace by probes", kind, names, 1.0)
 
 
-def conjugate(repetitions):
-    """All non-zero eigenvalues of G with n C = 2000 and a million parameters, in float64."""
+def _rms(errors):
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def _seeded(function, count, seed):
+    torch.manual_seed(seed)
+    return float(function(count))
+
+
+def conjugate(watch):
+    """All non-zero eigenvalues of G with a million parameters, in float64."""
     torch.manual_seed(0)
     sizes = (64, 690, 690, 690, 10)
     layers = [
         layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), nn.Tanh())
     ]
     module = nn.Sequential(*layers[:-1]).double()
-    inputs, targets = torch.randn(200, 64).double(), torch.randint(0, 10, (200,))
+    for count in (50, 200):
+        inputs, targets = torch.randn(count, 64).double(), torch.randint(0, 10, (count,))
+        found, calls = {}, {}
 
-    def ours():
-        operator = ConjugateOperator(module, nn.CrossEntropyLoss(), inputs, targets)
-        return torch.linalg.eigvalsh(operator.to_dense())
+        def ours(_, inputs=inputs, targets=targets, found=found):
+            operator = ConjugateOperator(module, LOSS, inputs, targets)
+            found["ours"] = torch.linalg.eigvalsh(operator.to_dense())
 
-    peer = partial(kernel_eigenvalues, module, inputs)
-    found, expected = ours(), peer()
-    difference = float((found - expected).abs().max() / expected.max())
-    print(f"conjugate: largest difference {difference:.1e} of the largest eigenvalue")
-    ratios, own = paired(ours, {"NTK of torch.func, eigvalsh": peer}, repetitions)
-    report("conjugate, all eigenvalues", ratios, own)
+        def peer(_, inputs=inputs, found=found):
+            found["peer"] = kernel_eigenvalues(module, inputs)
+
+        calls = {"ours": ours, "NTK of torch.func, eigvalsh": peer}
+        job = f"conjugate, n C = {10 * count}"
+        watch.take(job, calls)
+        difference = float((found["ours"] - found["peer"]).abs().max() / found["peer"].max())
+        print(f"{job}: largest difference {difference:.1e} of the largest eigenvalue")
+        watch.report(job, "ours", ["NTK of torch.func, eigvalsh"], 1.0)
 
 
-def growth(repetitions):
+def growth(watch):
     """Print the slopes of the time of a product in rows and in parameters."""
-    module = mlp()
+    module = problem("mlp")[0]
     sizes, times = (512, 2048, 8192, 51200), []
     for size in sizes:
         inputs, targets = torch.randn(size, 64), torch.randint(0, 10, (size,))
-        operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets)
-        times.append(_product_time(operator, repetitions))
-    print(f"growth in rows, 512 to 51200: slope {_slope(sizes, times):.2f}")
+        times.append(_product_time(HessianOperator(module, LOSS, inputs, targets), watch))
+    print(f"growth in rows, {sizes[0]} to {sizes[-1]}: slope {_slope(sizes, times):.2f}")
     counts, times = [], []
-    for width in (128, 384, 1280):
+    for width in (128, 480, 1580):
         module = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
                                nn.Linear(width, 10))  # fmt: skip
         inputs, targets = torch.randn(1024, 64), torch.randint(0, 10, (1024,))
-        operator = GaussNewtonOperator(module, nn.CrossEntropyLoss(), inputs, targets)
+        operator = GaussNewtonOperator(module, LOSS, inputs, targets)
         counts.append(operator.size)
-        times.append(_product_time(operator, repetitions))
+        times.append(_product_time(operator, watch))
     print(f"growth in parameters, {counts[0]} to {counts[-1]}: slope {_slope(counts, times):.2f}")
 
 
-def _product_time(operator, repetitions):
+def _product_time(operator, watch):
     vector = torch.randn(operator.size)
     operator.matvec(vector)
-    return np.median([seconds(partial(operator.matvec, vector)) for _ in range(repetitions)])
+    call = partial(_matvec, operator, vector)
+    return np.median([cpu_seconds(call) for _ in range(watch.repetitions)])
 
 
 def _slope(sizes, times):
     return np.polyfit(np.log(sizes), np.log(times), 1)[0]
 
 
-JOBS = {"product": product, "top": top, "resnet": resnet, "trace": trace, "conjugate": conjugate,
+JOBS = {"product": product, "top_mlp": top_mlp, "top_cnn": top_cnn, "resnet": resnet,
+        "memory": memory, "trace": trace, "probes": probes, "conjugate": conjugate,
         "growth": growth}  # fmt: skip
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("jobs", nargs="*", default=list(JOBS), choices=list(JOBS))
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--times", type=Path)
     settings = parser.parse_args()
     torch.set_num_threads(1)
+    watch = Stopwatch(settings.repetitions, settings.times)
     for job in settings.jobs:
-        JOBS[job](settings.repetitions)
+        JOBS[job](watch)

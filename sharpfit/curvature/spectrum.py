@@ -181,6 +181,7 @@ def hessian_spectrum(
         residual_norms=leading.pairs.residual_norms.numpy(),
         error_bounds=leading.pairs.error_bounds.numpy(),
         converged=leading.pairs.converged.numpy(),
+        miss_probability=leading.pairs.miss_probability,
         eigenvectors=leading.pairs.vectors,
         sharpness=largest,
         gauss_newton_share=leading.gauss_newton_share,

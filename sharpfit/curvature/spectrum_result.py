@@ -28,6 +28,9 @@ class HessianSpectrumResult:
         Bounds on the errors of the values, from residuals and gaps.
     converged : ndarray of shape (k,), bool
         Whether the error bounds meet the tolerance.
+    miss_probability : float
+        Upper bound on the probability with which an eigenvalue beyond the last of these would
+        not have been noticed; see `sharpfit.linalg.top_eigenpairs`.
     eigenvectors : Tensor of shape (size, k)
         Orthonormal eigenvectors over the selected parameters.
     sharpness : float or None
@@ -59,6 +62,7 @@ class HessianSpectrumResult:
     residual_norms: np.ndarray
     error_bounds: np.ndarray
     converged: np.ndarray
+    miss_probability: float
     eigenvectors: Tensor
     sharpness: float | None
     gauss_newton_share: float
