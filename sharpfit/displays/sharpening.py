@@ -1,4 +1,4 @@
-"""Figure of a training: loss, sharpness against its limit, Jacobian against its bounds."""
+"""Figure of a training: loss, sharpness between floor and limit, Jacobian, factors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,15 +11,26 @@ from sharpfit.monitoring import SharpnessMonitor
 __all__ = ["SharpeningDisplay"]
 
 _BLUE, _RED, _ORANGE, _GREY = "#4c78a8", "#e45756", "#f58518", "0.45"
+_GREEN, _PURPLE = "#54a24b", "#b279a2"
 # Sharpness within this part of the limit counts as the edge of stability.
 _EDGE = 0.9
+# Growth by this part from the measurement before to the one after counts as sharpening.
+_GROWTH = 0.02
+_AT_EDGE = f"at the edge ({_EDGE:.0%} of the limit)"
+_SHARPENING = "sharpening"
+_PHASES = {_AT_EDGE: _RED, _SHARPENING: _PURPLE}
 
 
 class SharpeningDisplay:
     """Loss, sharpness and Jacobian over the updates of a training.
 
-    Updates at which the trained sharpness is at least nine tenths of the stability limit are
-    shaded: there full-batch descent is at the edge of stability. The limit ignores the noise of
+    Four panels: the loss; sharpness, between the floor that Jacobians at the rows imply and the
+    stability limit; the Jacobian of probabilities or predictions, between the slope that the
+    losses imply and the slopes between rows; and the factors of the layers' curvature, over
+    their first values.
+
+    Shaded are two phases: *sharpening*, below the edge with the trained sharpness growing, and
+    the *edge of stability*, at nine tenths of the limit or more. The limit ignores the noise of
     mini-batches, and sharpness is measured in evaluation mode.
 
     Parameters
@@ -29,7 +40,7 @@ class SharpeningDisplay:
 
     Attributes
     ----------
-    axes_ : ndarray of matplotlib.axes.Axes of shape (3,)
+    axes_ : ndarray of matplotlib.axes.Axes of shape (4,)
         Axes of the last plot.
     figure_ : matplotlib.figure.Figure
         Figure of the last plot.
@@ -93,26 +104,33 @@ class SharpeningDisplay:
         Returns
         -------
         pandas.DataFrame
-            One row per measurement.
+            One row per measurement; values of layers have columns of their own.
         """
         import pandas as pd
 
-        return pd.DataFrame(self.records).set_index("update")
+        rows = []
+        for record in self.records:
+            row = {name: value for name, value in record.items() if name != "layers"}
+            for layer, values in record.get("layers", {}).items():
+                row |= {f"{name} of {layer}": value for name, value in values.items()}
+            rows.append(row)
+        return pd.DataFrame(rows).set_index("update")
 
     def plot(self, axes: Any = None) -> "SharpeningDisplay":
         """Draw the training.
 
         Parameters
         ----------
-        axes : sequence of three matplotlib.axes.Axes, optional
-            Axes for loss, sharpness and Jacobian; new ones by default.
+        axes : sequence of three or four matplotlib.axes.Axes, optional
+            Axes for loss, sharpness, Jacobian and, if there are four, factors; new ones by
+            default.
 
         Returns
         -------
         SharpeningDisplay
         """
         if axes is None:
-            _, axes = plt.subplots(3, 1, sharex=True, figsize=(6.4, 7.6), layout="constrained")
+            _, axes = plt.subplots(4, 1, sharex=True, figsize=(6.8, 9.6), layout="constrained")
         axes = np.asarray(axes)
         updates = self._column("update")
         axes[0].plot(updates, self._column("loss"), color=_BLUE)
@@ -121,11 +139,19 @@ class SharpeningDisplay:
         axes[0].set_title("Loss, sharpness and Jacobian over the training")
         self._plot_sharpness(axes[1], updates)
         self._plot_jacobian(axes[2], updates)
+        for ax in axes[3:]:
+            self._plot_factors(ax, updates)
         for ax in axes:
-            self._shade_edge(ax, updates)
-        axes[1].legend()
-        axes[2].legend()
-        axes[2].set_xlabel("update")
+            self._shade_phases(ax, updates)
+        # The phases are named once, above the panel that shows them best.
+        handles, labels = axes[1].get_legend_handles_labels()
+        axes[1].legend(handles, labels, fontsize="small")
+        for ax in axes[2:]:
+            own = [pair for pair in zip(*ax.get_legend_handles_labels(), strict=True)
+                   if pair[1] not in _PHASES]  # fmt: skip
+            if own:
+                ax.legend(*zip(*own, strict=True), fontsize="small", ncols=2 if len(own) > 4 else 1)
+        axes[-1].set_xlabel("update")
         self.axes_, self.figure_ = axes, axes[0].figure
         return self
 
@@ -138,31 +164,72 @@ class SharpeningDisplay:
             ax.plot(updates, trained, color=_ORANGE, label="with decay and preconditioner")
         part = self._column("gauss_newton_part")
         ax.plot(updates, part, ":", color=_BLUE, label="Gauss-Newton part")
+        floor, error = self._column("sharpness_floor"), self._column("sharpness_floor_error")
+        if np.isfinite(floor).any():
+            ax.fill_between(updates, floor - error, floor + error, color=_GREEN, alpha=0.3)
+            ax.plot(updates, floor, color=_GREEN, label="floor from the Jacobian")
         ax.plot(updates, limit, "--", color=_RED, label="stability limit, full batch")
         ax.set_ylabel("sharpness (unit of the loss)")
         highest = np.nanmax(np.r_[sharpness, trained, 0.0])
         ax.set_ylim(0.0, 1.25 * highest if highest > 0 else 1.0)
 
     def _plot_jacobian(self, ax: Any, updates: np.ndarray) -> None:
-        ax.plot(updates, self._column("jacobian_max"), color=_BLUE, label="largest at the rows")
-        mean, error = self._column("jacobian_mean"), self._column("jacobian_mean_error")
-        ax.fill_between(updates, mean - error, mean + error, color=_ORANGE, alpha=0.3)
-        ax.plot(updates, mean, color=_ORANGE, label="mean at the rows")
-        slopes = self._column("slope_bound")
+        largest = self._column("response_jacobian_max")
+        if np.isfinite(largest).any():
+            slopes = self._column("response_slope_bound")
+        else:
+            largest, slopes = self._column("jacobian_max"), self._column("slope_bound")
+        ax.plot(updates, largest, color=_BLUE, label="largest Jacobian at the rows")
         ax.plot(updates, slopes, "--", color=_GREY, label="largest slope between rows")
-        ax.set_ylabel("Jacobian norm\n(outputs per unit of input)")
+        implied = self._column("loss_slope_bound")
+        if np.isfinite(implied).any():
+            ax.plot(updates, implied, color=_GREEN, label="slope that the losses imply")
+        ax.set_ylabel("Jacobian norm, slopes\n(response per unit of input)")
         ax.set_ylim(bottom=0.0)
 
-    def _shade_edge(self, ax: Any, updates: np.ndarray) -> None:
-        limit, trained = self._column("stability_limit"), self._column("trained_sharpness")
-        with np.errstate(invalid="ignore"):
-            at_edge = trained >= _EDGE * limit
+    def _plot_factors(self, ax: Any, updates: np.ndarray) -> None:
+        factors = {"loss curvature": (self._column("loss_curvature"), _RED, "-")}
+        layers = dict.fromkeys(name for r in self.records for name in r.get("layers", {}))
+        colours = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, max(len(layers), 1)))
+        for name, colour in zip(layers, colours, strict=False):
+            for factor, style in (("feature_energy", "-"), ("backward_energy", "--")):
+                values = self._layer_column(name, factor)
+                # The input does not change, nor what follows the last layer.
+                if np.nanmax(values, initial=0.0) > 1.001 * np.nanmin(values, initial=np.inf):
+                    label = f"{factor.replace('_', ' ')}, layer {name}"
+                    factors[label] = (values, colour, style)
+        for label, (values, colour, style) in factors.items():
+            positive = values[np.isfinite(values) & (values > 0)]
+            if len(positive):
+                ax.plot(updates, values / positive[0], style, color=colour, label=label)
+        ax.set_yscale("log")
+        ax.set_ylabel("factors, over their\nfirst values")
+
+    def _shade_phases(self, ax: Any, updates: np.ndarray) -> None:
         middles = np.r_[updates[0], (updates[1:] + updates[:-1]) / 2, updates[-1]]
-        label = f"at the edge ({_EDGE:.0%} of the limit)"
-        for begin, end, shaded in zip(middles[:-1], middles[1:], at_edge, strict=True):
-            if shaded:
-                ax.axvspan(begin, end, color=_RED, alpha=0.08, linewidth=0, label=label)
-                label = None
+        unlabelled = dict(_PHASES)
+        for begin, end, phase in zip(middles[:-1], middles[1:], self._phases(), strict=True):
+            if phase:
+                label = phase if phase in unlabelled else None
+                ax.axvspan(begin, end, color=_PHASES[phase], alpha=0.1, linewidth=0, label=label)
+                unlabelled.pop(phase, None)
+
+    def _phases(self) -> list[str]:
+        """Return the phase of every measurement, empty for none."""
+        limit, trained = self._column("stability_limit"), self._column("trained_sharpness")
+        phases = []
+        for place, value in enumerate(trained):
+            before, after = trained[max(place - 1, 0)], trained[min(place + 1, len(trained) - 1)]
+            if value >= _EDGE * limit[place]:
+                phases.append(_AT_EDGE)
+            else:
+                phases.append(_SHARPENING if after > (1 + _GROWTH) * before else "")
+        return phases
+
+    def _layer_column(self, layer: str, factor: str) -> np.ndarray:
+        found = [r.get("layers", {}).get(layer, {}).get(factor, np.nan) for r in self.records]
+        return np.array(found, dtype=np.float64)
 
     def _column(self, name: str) -> np.ndarray:
-        return np.array([record[name] for record in self.records], dtype=np.float64)
+        found = [record.get(name, np.nan) for record in self.records]
+        return np.array(found, dtype=np.float64)

@@ -35,6 +35,12 @@ class Diagnosis:
         Last largest Jacobian norm over the first.
     gauss_newton_share : float
         Share of the Gauss-Newton part in the last sharpness.
+    layer : str or None
+        Layer with the largest part of the last top eigenvector; None if none was recorded.
+    layer_share : float
+        That part, of its squared length.
+    floor_share : float
+        Last floor from the Jacobian over the last sharpness; NaN if none is known.
     """
 
     statements: tuple[str, ...]
@@ -44,6 +50,9 @@ class Diagnosis:
     sharpness_ratio: float
     jacobian_ratio: float
     gauss_newton_share: float
+    layer: str | None
+    layer_share: float
+    floor_share: float
 
     def __str__(self) -> str:
         return " ".join(self.statements)
@@ -90,7 +99,7 @@ measurements since.
             "often with SharpnessMonitor(every=...)."
         )
     columns = {
-        name: np.array([record[name] for record in usable], dtype=np.float64)
+        name: np.array([record.get(name, np.nan) for record in usable], dtype=np.float64)
         for name in (
             "update",
             "loss",
@@ -98,6 +107,7 @@ measurements since.
             "trained_sharpness",
             "stability_limit",
             "jacobian_max",
+            "loss_curvature",
             "gauss_newton_part",
         )
     }
@@ -109,11 +119,20 @@ measurements since.
     share = float(columns["gauss_newton_part"][-1] / sharpness[-1]) if sharpness[-1] else np.nan
     statements = [_about_edge(columns, at_edge, edge, rises), _about_trend(sharpness, sharpened)]
     if np.isfinite(steepened):
-        statements.append(_about_jacobian(sharpened, steepened, columns["loss"]))
+        statements.append(_about_jacobian(sharpened, steepened, columns))
     statements.append(
         f"At the end {share:.0%} of the sharpness is the Gauss-Newton part; the rest comes from "
         "the curvature of the network's outputs."
     )
+    shares = {name: found["share"] for name, found in usable[-1].get("layers", {}).items()}
+    layer = max(shares, key=shares.__getitem__) if shares else None
+    if layer is not None:
+        statements.append(f"{shares[layer]:.0%} of the top curvature sits in layer {layer!r}.")
+    floor = _ratio(np.array([sharpness[-1], usable[-1].get("sharpness_floor", np.nan)]))
+    if np.isfinite(floor):
+        statements.append(
+            f"The Jacobian at the rows alone implies {floor:.0%} of the last sharpness."
+        )
     missing = len(records) - len(usable)
     if missing:
         statements.append(f"{missing} of {len(records)} measurements are missing.")
@@ -125,6 +144,9 @@ measurements since.
         sharpness_ratio=sharpened,
         jacobian_ratio=steepened,
         gauss_newton_share=share,
+        layer=layer,
+        layer_share=shares[layer] if layer is not None else float("nan"),
+        floor_share=float(floor),
     )
 
 
@@ -150,7 +172,7 @@ def _about_edge(
         f"({trained[edge]:.3g} of {limit[edge]:.3g}) and was there in "
         f"{100 * at_edge[edge:].mean():.0f} % of the measurements since"
     )
-    return told + (f"; the loss rose {rises} times." if rises else ".")
+    return told + (f"; the loss rose {rises} time{'s' * (rises > 1)}." if rises else ".")
 
 
 def _about_trend(sharpness: np.ndarray, ratio: float) -> str:
@@ -161,12 +183,15 @@ def _about_trend(sharpness: np.ndarray, ratio: float) -> str:
     return f"Over the training it {verb}, from {sharpness[0]:.3g} to {sharpness[-1]:.3g}{peak}."
 
 
-def _about_jacobian(sharpened: float, steepened: float, loss: np.ndarray) -> str:
+def _about_jacobian(sharpened: float, steepened: float, columns: dict[str, np.ndarray]) -> str:
     told = f"The largest Jacobian norm went to {steepened:.3g} times its first value"
+    loss, curvature = columns["loss"], columns["loss_curvature"]
     if steepened > 1 + _CHANGE and sharpened < steepened and loss[-1] < loss[0]:
+        fallen = _ratio(curvature)
+        amount = f" (to {fallen:.2g} times its first value)" if np.isfinite(fallen) else ""
         return (
             f"{told} and sharpness to {sharpened:.3g} times: as the loss falls, so does the loss's "
-            "curvature, and sharpness understates how steep the network became."
+            f"curvature{amount}, and sharpness understates how steep the network became."
         )
     return f"{told}."
 

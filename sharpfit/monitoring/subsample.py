@@ -109,8 +109,9 @@ class Subsample:
         weights = operator.loss.row_weights(targets, sample_weight)
         shares = weights * curvatures.double() * (1.0 if mean else self._n / count)
         value = float(shares.sum())
-        # A mean with weights is a ratio of two sums.
-        expected = weights * value if mean else shares.mean()
+        # A mean with weights is a ratio of two sums; class weights count in the lower one too.
+        counts = weights * operator.loss._counts(targets)
+        expected = counts * value if mean else shares.mean()
         spread = float((shares - expected).square().sum()) * count / max(count - 1, 1)
         return value, math.sqrt(spread * (1 - count / self._n)) if count > 1 else math.inf
 

@@ -35,10 +35,12 @@ def record(update, sharpness, limit=2.0, **values):
         "loss",
         "sharpness_error",
         "gauss_newton_part",
-        "jacobian_max",
-        "jacobian_mean",
-        "jacobian_mean_error",
-        "slope_bound",
+        "sharpness_floor",
+        "sharpness_floor_error",
+        "response_jacobian_max",
+        "response_slope_bound",
+        "loss_slope_bound",
+        "loss_curvature",
     )
     return {
         **dict.fromkeys(names, 0.5),
@@ -53,13 +55,25 @@ def record(update, sharpness, limit=2.0, **values):
 def test_curves_are_the_records(network):
     display = SharpeningDisplay.from_estimator(network).plot()
     records = dict(network.callbacks)["monitor"].records_
-    loss, sharpness, jacobian = display.axes_
+    loss, sharpness, jacobian, factors = display.axes_
     updates = [r["update"] for r in records]
     assert updates == [0, 2, 4, 6, 8]
-    for ax, name in ((loss, "loss"), (sharpness, "sharpness"), (jacobian, "jacobian_max")):
-        np.testing.assert_array_equal(ax.lines[0].get_xdata(), updates)
-        np.testing.assert_array_equal(ax.lines[0].get_ydata(), [r[name] for r in records])
-    assert jacobian.get_xlabel() == "update"
+    panels = {
+        loss: ("loss",),
+        sharpness: ("sharpness", "gauss_newton_part", "sharpness_floor", "stability_limit"),
+        jacobian: ("response_jacobian_max", "response_slope_bound", "loss_slope_bound"),
+    }
+    for ax, names in panels.items():
+        for line, name in zip(ax.lines, names, strict=True):
+            np.testing.assert_array_equal(line.get_xdata(), updates)
+            np.testing.assert_array_equal(line.get_ydata(), [r[name] for r in records])
+    first = records[0]["layers"]["0"]["backward_energy"]
+    (line,) = [line for line in factors.lines if "backward energy" in line.get_label()]
+    np.testing.assert_allclose(
+        line.get_ydata(), [r["layers"]["0"]["backward_energy"] / first for r in records]
+    )
+    assert factors.get_xlabel() == "update"
+    assert display.frame()["share of 0"].iloc[0] == records[0]["layers"]["0"]["share"]
     assert all(ax.get_ylabel() for ax in display.axes_)
     np.testing.assert_array_equal(display.frame()["sharpness"], [r["sharpness"] for r in records])
 
@@ -73,9 +87,12 @@ def test_updates_at_the_edge_are_shaded():
         for patch in display.axes_[0].patches
     ]
     spans = [(edges.min(), edges.max()) for edges in corners]
-    assert spans == [(5.0, 15.0), (15.0, 25.0)]
+    # The first measurement belongs to the sharpening before, the last to neither phase.
+    assert spans == [(0.0, 5.0), (5.0, 15.0), (15.0, 25.0)]
+    colours = [patch.get_facecolor()[:3] for patch in display.axes_[0].patches]
+    assert colours[0] != colours[1] == colours[2]
     labels = [text.get_text() for text in display.axes_[1].get_legend().get_texts()]
-    assert labels.count("at the edge (90% of the limit)") == 1
+    assert labels.count("at the edge (90% of the limit)") == labels.count("sharpening") == 1
 
 
 def test_preconditioned_sharpness_has_its_own_curve():

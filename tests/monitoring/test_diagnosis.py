@@ -54,6 +54,18 @@ def test_vanishing_loss_curvature_is_pointed_out():
     assert "understates" not in str(together)
 
 
+def test_layers_and_floor_are_told():
+    rows = records([2, 4], [3, 2], jacobian=[1, 2])
+    for row in rows:
+        row["layers"] = {"0": {"share": 0.29}, "2": {"share": 0.71}}
+        row["sharpness_floor"] = 1.0
+        row["loss_curvature"] = 0.1
+    told = diagnose(rows)
+    assert (told.layer, told.layer_share, told.floor_share) == ("2", 0.71, 0.25)
+    assert "71% of the top curvature sits in layer '2'." in str(told)
+    assert "alone implies 25% of the last sharpness" in str(told)
+
+
 def test_missing_measurements_are_counted():
     rows = records([2, np.nan, 4], [3, np.nan, 1])
     assert "1 of 3 measurements are missing" in str(diagnose(rows))
