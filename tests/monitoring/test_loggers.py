@@ -36,9 +36,10 @@ def test_tensorboard_shows_the_values(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_mlflow_stores_the_values(tmp_path):
+def test_mlflow_stores_the_values(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # newer versions prefer a data base
     mlflow = pytest.importorskip("mlflow")
-    client = mlflow.tracking.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/store.db")
+    client = mlflow.tracking.MlflowClient(tracking_uri=(tmp_path / "store").as_uri())
     experiment = client.create_experiment("watched", artifact_location=(tmp_path / "a").as_uri())
     run = client.create_run(experiment)
     expected = fit(MlflowLogger(run=run, client=client, log_on_batch_end=False))
