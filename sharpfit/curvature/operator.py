@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpfit.curvature.batch_objective import BatchObjective
-from sharpfit.curvature.chunking import choose_batch_size
+from sharpfit.curvature.chunking import activation_bytes, choose_batch_size
 from sharpfit.curvature.data import Source, prepare_rows
 from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts
 from sharpfit.curvature.network import Network, snapshot
@@ -186,6 +186,21 @@ class NetworkOperator(SymmetricOperator):
     def release(self) -> None:
         """Let go of what is kept between products; the next product builds it again."""
         self._kept.clear()
+
+    def rows_within_budget(self, copies: int) -> int:
+        """Return the rows of a chunk whose activations the memory budget holds several times.
+
+        Parameters
+        ----------
+        copies : int
+
+        Returns
+        -------
+        int
+            At most the operator's own chunks.
+        """
+        fitting = self.memory_budget / (copies * activation_bytes(self.network, self._rows))
+        return max(min(self.batch_size, int(fitting)), 1)
 
     @property
     def n_rows(self) -> int:

@@ -2,16 +2,21 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sharpfit.curvature.factors import layer_factors
 from sharpfit.curvature.gauss_newton import GaussNewtonOperator
 from sharpfit.curvature.hessian import HessianOperator
+from sharpfit.curvature.linearisation import Chunk
+from sharpfit.curvature.network import Network
 from sharpfit.curvature.operator import NetworkOperator
 from sharpfit.curvature.piecewise import is_piecewise_linear
 from sharpfit.curvature.sharding import sum_over
+from sharpfit.objective import SampleLoss
 
-# A chunk's backward passes hold its activations once for every output.
-_SHRINK = 4
+# Activations, the inputs of the layers in patches and what autograd keeps, besides what the
+# backward passes hold for every output.
+_COPIES = 4
 
 
 def exact_trace(operator: NetworkOperator) -> np.ndarray | None:
@@ -50,11 +55,20 @@ def exact_trace(operator: NetworkOperator) -> np.ndarray | None:
     if isinstance(operator, HessianOperator) and not is_piecewise_linear(network):
         return None
     traces = torch.zeros(len(network.parameters), dtype=torch.float64, device=operator.device)
-    for chunk in operator.chunks(max(operator.batch_size // _SHRINK, 1)):
-        factors = layer_factors(network, loss, chunk)
-        if factors is None:
+    with torch.no_grad():
+        n_outputs = network.module(next(operator.chunks(1)).inputs).shape[1]
+    for chunk in operator.chunks(operator.rows_within_budget(_COPIES + n_outputs)):
+        if not _add_traces(network, loss, chunk, traces):
             return None
-        for layer in factors:
-            for index, norms in layer.squared_norms():
-                traces[index] += (norms.double() @ chunk.weights.double()).sum()
     return sum_over(operator.process_group, traces).cpu().numpy()
+
+
+def _add_traces(network: Network, loss: SampleLoss, chunk: Chunk, traces: Tensor) -> bool:
+    """Add a chunk's traces, and free its factors before the next has its own."""
+    factors = layer_factors(network, loss, chunk)
+    if factors is None:
+        return False
+    for layer in factors:
+        for index, norms in layer.squared_norms():
+            traces[index] += (norms.double() @ chunk.weights.double()).sum()
+    return True
