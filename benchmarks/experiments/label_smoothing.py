@@ -79,6 +79,14 @@ def correlation(records: list[Record], name: str) -> float:
     return float(spearmanr(column(records, "sharpness"), column(records, name)).statistic)
 
 
+def early_gauss_newton(run: Row) -> float:
+    """Return the rank correlation of the Gauss-Newton part with the Jacobian, early."""
+    early = run["trajectory"][phases(run["trajectory"], run["smoothing"])[0]]
+    return float(
+        spearmanr(column(early, "gauss_newton_part"), column(early, "jacobian_mean")).statistic
+    )
+
+
 def summarise(rows: list[Row]) -> list[Row]:
     """Return one row a level, with intervals over seeds."""
 
@@ -90,6 +98,9 @@ def summarise(rows: list[Row]) -> list[Row]:
             "data": data,
             "smoothing": level,
             "early: sharpness with Jacobian": cell(runs, "early_jacobian_mean"),
+            "early: its Gauss-Newton part with Jacobian": interval(
+                [early_gauss_newton(run) for run in runs]
+            ),
             "late: sharpness with Jacobian": cell(runs, "late_jacobian_mean"),
             "late: sharpness with product of factors": cell(runs, "late_first_layer_trace"),
             "last half: sharpness": cell(runs, "sharpness_growth"),
@@ -106,7 +117,10 @@ def summarise(rows: list[Row]) -> list[Row]:
 
 def findings(rows: list[Row]) -> list[Finding]:
     """Return the verdicts."""
-    early = interval([row["early_jacobian_mean"] for row in rows])
+    early = {
+        data: interval([run["early_jacobian_mean"] for run in runs])
+        for (data,), runs in by_setting(rows, "data").items()
+    }
     late = {
         level: interval([run["late_jacobian_mean"] for run in runs])
         for (level,), runs in by_setting(rows, "smoothing").items()
@@ -129,9 +143,10 @@ def findings(rows: list[Row]) -> list[Finding]:
     return [
         Finding(
             "Sharpness and Jacobian move together early in training.",
-            f"Rank correlation along the trajectory while the first half of the loss goes: {early} "
-            f"over {len(rows)} runs.",
-            (early.low > 0.5,),
+            "Rank correlation along the trajectory while the first half of the loss goes: "
+            + ", ".join(f"{value} on {data}" for data, value in early.items())
+            + ".",
+            tuple(value.low > 0.5 for value in early.values()),
         ),
         Finding(
             "They part later without smoothing, and stay together with much of it.",
