@@ -1,10 +1,9 @@
 """Judge the claims about flat minima by the tables of ``sweeps.py``, and draw the figures.
 
-``python flat_minima.py`` trains nothing. It writes to ``results/``: ``flat_minima.csv`` (every
-check with its interval), ``flat_minima_findings.csv`` (verdicts), ``flat_minima_strengths.csv``
-(what each regulariser does), ``flat_minima_runs.csv`` (what was trained),
-``flat_minima_measures.csv`` (every measure's correlation with the gap), ``flat_minima_best.csv``
-(which ranks best) and the figures.
+``python flat_minima.py`` trains nothing. It writes to ``results/flat_minima*``: every check with
+its interval, ``_findings`` (verdicts), ``_strengths`` (what each regulariser does), ``_runs`` and
+``_networks`` (what was trained), ``_measures`` (every measure's correlation with the gap),
+``_best`` (which ranks best), and the figures.
 """
 
 from collections.abc import Sequence
@@ -57,8 +56,9 @@ class Check:
 
 CLAIMS = {
     "agree": "Networks in flatter minima have smaller Jacobians.",
-    # What the theory proves for dense networks; added after the runs.
-    "agree_probabilities": "Networks in flatter minima have smaller Jacobians of probabilities.",
+    # What the theory proves for dense networks.
+    "agree_probabilities": "Networks in flatter minima have smaller Jacobians of probabilities "
+    "(added after the runs).",
     "jacobian": "Networks with a smaller Jacobian generalise better.",
     "sharpness": "Networks in flatter minima generalise better.",
     "better": "The Jacobian is the better guide to the gap than sharpness.",
@@ -185,6 +185,11 @@ def strengths_of(checks: list[Check]) -> list[dict[str, str]]:
     return list(rows.values())
 
 
+def all_runs(network: str, parts: dict[str, Any]) -> Any:
+    """Return the runs of a network, those of several sweeps once."""
+    return pandas.concat(parts.values()).drop_duplicates([*BASES[network], "seed"])
+
+
 def trained(network: str, parts: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the table of what was trained."""
     rows = []
@@ -208,8 +213,7 @@ def trained(network: str, parts: dict[str, Any]) -> list[dict[str, Any]]:
 
 def measures_of(network: str, parts: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the correlation of every measure with both gaps over all runs of equal updates."""
-    equal = pandas.concat(table for table in parts.values()).query("equal == 'updates'")
-    table = fitted(equal.drop_duplicates([*BASES[network], "seed"]))
+    table = fitted(all_runs(network, parts).query("equal == 'updates'"))
     rows = []
     for gap in GAPS:
         for measure in (*MEASURES, "selection_criterion"):
@@ -268,7 +272,9 @@ def main() -> None:
     everything = tables.items()
     runs = [row for network, parts in everything for row in trained(network, parts)]
     measures = [row for network, parts in everything for row in measures_of(network, parts)]
+    totals = [row for n, parts in everything for row in trained(n, {"all": all_runs(n, parts)})]
     write_table(runs, RESULTS / "flat_minima_runs.csv")
+    write_table(totals, RESULTS / "flat_minima_networks.csv")
     write_table(measures, RESULTS / "flat_minima_measures.csv")
     write_table(best_of(measures), RESULTS / "flat_minima_best.csv")
     for row in told:
