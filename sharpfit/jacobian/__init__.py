@@ -9,6 +9,7 @@ from sharpfit.jacobian.margins import margin_gradients
 from sharpfit.jacobian.norms import JacobianNorms, jacobian_norms
 from sharpfit.jacobian.radii import certified_radii
 from sharpfit.jacobian.sample_slopes import Slopes, slopes
+from sharpfit.jacobian.smoothness import smoothness_certificate
 from sharpfit.jacobian.variation import LocalVariation, local_variation
 from sharpfit.theory.coverage import (
     Coverage,
@@ -41,4 +42,5 @@ __all__ = [
     "register_lipschitz",
     "slope_bound",
     "slopes",
+    "smoothness_certificate",
 ]

@@ -67,7 +67,8 @@ class Certificate:
         return self.constant / largest_slope
 
 
-def _sample_shape(input_shape: tuple[int, ...] | int) -> tuple[int, ...]:
+def sample_shape(input_shape: tuple[int, ...] | int) -> tuple[int, ...]:
+    """Return the shape of one input as a tuple, checked to hold positive integers."""
     sizes = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
     if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
         raise ValueError(
@@ -150,7 +151,7 @@ def lipschitz_certificate(
             f"module must be a torch.nn.Module, not {type(module).__name__}; of a fitted skorch "
             "network pass its module_."
         )
-    sizes = _sample_shape(input_shape)
+    sizes = sample_shape(input_shape)
     if method not in ("product", "semidefinite"):
         raise ValueError(f"method={method!r} is unknown; choose 'product' or 'semidefinite'.")
     interpreter = LipschitzInterpreter(trace(module), sizes)
