@@ -1,9 +1,12 @@
-"""What watching costs: products, gradient evaluations and overhead of `SharpnessMonitor`.
+"""What watching costs: products, gradient evaluations, overhead and memory of `SharpnessMonitor`.
 
-Run with ``OMP_NUM_THREADS=1 python benchmarks/monitor.py``; each part prints medians and quartiles.
-Times are process times, so that other load on the machine changes them little.
+Run with ``OMP_NUM_THREADS=1 python benchmarks/monitor.py [part ...]``; each part prints medians and
+quartiles. Times are process times, so that other load on the machine changes them little.
 """
 
+import resource
+import subprocess
+import sys
 import time
 import warnings
 
@@ -15,6 +18,9 @@ from torch import nn
 from sharpfit import NetworkClassifier, SharpnessMonitor
 
 REPETITIONS = 5
+UPDATES = 100
+BUDGET = 2**25
+ALONE = {"n_jacobian_rows": 0, "history": ("sharpness",)}
 
 
 def quartiles(values):
@@ -44,65 +50,175 @@ class Convolutional(nn.Module):
         return self.layers(images)
 
 
-def overhead(name, X, y, **settings):
+def data():
+    X, y = load_digits(return_X_y=True)
+    return (X / 16).astype(np.float32), y
+
+
+def perceptron():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)
+    )
+
+
+def descend(module, rate, every=1):
+    """Yield the optimiser, the data and the time of a gradient before every measured update."""
+    inputs, targets = map(torch.as_tensor, data())
+    optimizer = torch.optim.SGD(module.parameters(), lr=rate)
+    for update in range(UPDATES * every):
+        start = time.process_time()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(inputs), targets).backward()
+        gradient = time.process_time() - start
+        if update % every == 0:
+            yield optimizer, (inputs, targets), gradient
+        optimizer.step()
+
+
+def products():
+    """Products of a measurement, and its time in gradients, over full-batch trajectories."""
+    for rate, every in ((0.5, 1), (0.1, 1), (0.5, 10)):
+        for name, settings in (("sharpness alone", ALONE), ("everything", {})):
+            module, monitor = perceptron(), SharpnessMonitor(**settings)
+            counts, ratios = [], []
+            for optimizer, rows, gradient in descend(module, rate, every):
+                start = time.process_time()
+                record = monitor.update(module, nn.CrossEntropyLoss(), rows, optimizer)
+                ratios.append((time.process_time() - start) / gradient)
+                counts.append(record["n_products"])
+            print(
+                f"lr {rate}, every {every}, {name}: products {quartiles(counts[1:])}, bar 5; "
+                f"95 % at {np.quantile(counts[1:], 0.95):.0f}, bar 8; gradient evaluations "
+                f"{quartiles(ratios[1:])}, bar 6"
+            )
+
+
+def watch_costs(name, X, y, epochs, **settings):
     ratios, counts = [], []
     for seed in range(REPETITIONS):
         times = {}
         monitor = SharpnessMonitor(every="auto", max_overhead=0.15)
         for kind, callbacks in (("plain", []), ("watched", [("monitor", monitor)])):
-            net = NetworkClassifier(random_state=seed, callbacks=callbacks, **settings)
+            net = NetworkClassifier(
+                random_state=seed, callbacks=callbacks, batch_size=32, max_epochs=epochs, **settings
+            )
             start = time.process_time()
             net.fit(X, y)
             times[kind] = time.process_time() - start
         ratios.append(times["watched"] / times["plain"] - 1)
         counts.append(len(monitor.records_))
-    print(f"{name}: overhead {quartiles(ratios)}, bar 0.18; {np.median(counts):.0f} measurements")
-
-
-def full_batch(X, y):
-    monitor = SharpnessMonitor(every=1, n_jacobian_rows=1)
-    net = NetworkClassifier(
-        module__hidden=(128, 128),
-        batch_size=-1,
-        lr=0.5,
-        optimizer__momentum=0.0,
-        max_epochs=40,
-        random_state=0,
-        callbacks=[("monitor", monitor)],
-    ).fit(X, y)
-    products = [record["n_products"] for record in monitor.records_[1:]]
     print(
-        f"every update, MLP: products {quartiles(products)}, bar 5; "
-        f"95 % at {np.quantile(products, 0.95):.0f}, bar 8"
+        f"{name}, batches of 32, {epochs} epochs: overhead {quartiles(ratios)}, bar 0.18; "
+        f"{np.median(counts):.0f} measurements"
     )
-    module, criterion = net.module_, nn.CrossEntropyLoss()
-    inputs, targets = net.input_tensor(X), net.target_tensor(y)
-    ratios = []
-    watcher = SharpnessMonitor(n_jacobian_rows=1)
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
-    watcher.update(module, criterion, (inputs, targets), optimizer)
-    for _ in range(4 * REPETITIONS):
+
+
+def overhead():
+    """Time of training with the interval chosen by measuring, over that without."""
+    X, y = data()
+    NetworkClassifier(max_epochs=2, random_state=0).fit(X, y)  # loads what is loaded once
+    for epochs in (20, 60):
+        watch_costs("MLP", X, y, epochs, module__hidden=(128, 128))
+        watch_costs("CNN", X.reshape(-1, 1, 8, 8), y, epochs, module=Convolutional)
+
+
+def eigsh_of_curvlinops(module, rows):
+    from curvlinops import HessianLinearOperator
+    from scipy.sparse.linalg import eigsh
+
+    operator = HessianLinearOperator(
+        module, nn.CrossEntropyLoss(), list(module.parameters()), [rows], check_deterministic=False
+    ).to_scipy()
+    start = np.random.default_rng(0).standard_normal(operator.shape[0]).astype(np.float32)
+    return eigsh(operator, 1, which="LA", tol=1e-2, v0=start, ncv=6)[0][0]
+
+
+def lanczos_of_eigenthings(module, rows):
+    from hessian_eigenthings import HessianOperator, lanczos, supervised_loss
+
+    loss = supervised_loss(nn.functional.cross_entropy)
+    operator = HessianOperator(module, [rows], loss)
+    # The fewest steps that reach 1 % on most of these matrices; the default takes more.
+    result = lanczos(operator, k=1, max_iter=8, which="LA", seed=0)
+    return float(np.max(np.asarray(result.eigenvalues)))
+
+
+def power_iteration_of_pyhessian(module, rows):
+    from pyhessian import hessian
+
+    operator = hessian(module, nn.CrossEntropyLoss(), data=rows, cuda=False)
+    return operator.eigenvalues(maxIter=100, tol=1e-2)[0][0]
+
+
+def peers():
+    """Time of a measurement every ten updates against that of peers called afresh."""
+    calls = (eigsh_of_curvlinops, lanczos_of_eigenthings, power_iteration_of_pyhessian)
+    module, monitor = perceptron(), SharpnessMonitor(**ALONE)
+    truth = SharpnessMonitor(**ALONE, tol=1e-5)
+    times = {call.__name__: [] for call in calls}
+    errors = {name: [] for name in ("monitor", *times)}
+    for step, (optimizer, rows, _) in enumerate(descend(module, 0.5, 10)):
         start = time.process_time()
-        optimizer.zero_grad()
-        criterion(module(inputs), targets).backward()
-        gradient = time.process_time() - start
-        optimizer.step()
-        start = time.process_time()
-        watcher.update(module, criterion, (inputs, targets), optimizer)
-        ratios.append((time.process_time() - start) / gradient)
-    print(f"every update, MLP: gradient evaluations {quartiles(ratios)}, bar 6")
+        record = monitor.update(module, nn.CrossEntropyLoss(), rows, optimizer)
+        own = time.process_time() - start
+        if step % 5 != 3:
+            continue
+        exact = truth.update(module, nn.CrossEntropyLoss(), rows)["sharpness"]
+        errors["monitor"].append(abs(record["sharpness"] / exact - 1))
+        for call in calls:
+            start = time.process_time()
+            value = call(module, rows)
+            times[call.__name__].append(own / (time.process_time() - start))
+            errors[call.__name__].append(abs(value / exact - 1))
+    for name, found in errors.items():
+        ratio = (
+            f"; monitor's time over its {quartiles(times[name])}, bar 0.5" if name in times else ""
+        )
+        print(f"{name}: error {quartiles(found)}, largest {max(found):.2g}{ratio}")
+
+
+def peak(kind):
+    """Train in this process and print its peak memory."""
+    X, y = data()
+    X, y = np.tile(X, (8, 1)), np.tile(y, 8)
+    monitor = SharpnessMonitor(every=200, memory_budget=BUDGET)
+    NetworkClassifier(
+        module__hidden=(256, 256),
+        batch_size=-1 if kind.endswith("full") else 32,
+        max_epochs=5 if kind.endswith("full") else 1,
+        random_state=0,
+        callbacks=[("monitor", monitor)] if kind.startswith("watched") else [],
+    ).fit(X, y)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def memory():
+    """Peak memory of training with the monitor against that without, each in a process."""
+    for batches in ("full", "small"):
+        peaks = {}
+        for kind in ("plain", "watched"):
+            command = [sys.executable, "-W", "ignore", __file__, "peak", f"{kind} {batches}"]
+            found = [int(subprocess.check_output(command)) for _ in range(3)]
+            peaks[kind] = float(np.median(found))
+        more = peaks["watched"] - peaks["plain"]
+        print(
+            f"{batches} batches: peak {peaks['plain'] / 2**20:.0f} MiB, when watched "
+            f"{more / 2**20:.0f} MiB more, bar {BUDGET / 2**20:.0f} MiB"
+        )
+
+
+PARTS = {"products": products, "overhead": overhead, "peers": peers, "memory": memory}
 
 
 def main():
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    X, y = load_digits(return_X_y=True)
-    X = (X / 16).astype(np.float32)
-    full_batch(X, y)
-    settings = {"batch_size": 32, "max_epochs": 60}
-    overhead("MLP, batches of 32", X, y, module__hidden=(128, 128), **settings)
-    images = X.reshape(-1, 1, 8, 8)
-    overhead("CNN, batches of 32", images, y, module=Convolutional, **settings)
+    if sys.argv[1:2] == ["peak"]:
+        peak(sys.argv[2])
+        return
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from sharpfit.linalg import DenseOperator
 from sharpfit.monitoring import (
+    StabilityCondition,
     adam_limit,
     heavy_ball_limit,
     nesterov_limit,
@@ -20,6 +22,7 @@ SGD = [
     {"lr": 0.1, "momentum": 0.8, "dampening": 0.3},
     {"lr": 0.1, "weight_decay": 0.5},
     {"lr": 0.1, "momentum": 0.9, "weight_decay": 2.0},
+    {"lr": 0.05, "momentum": 0.5, "nesterov": True, "weight_decay": 1.5},
 ]
 
 
@@ -107,6 +110,58 @@ def test_adam_with_a_frozen_preconditioner(kind, settings, factor, stable):
     size, peak = train(optimizer, [weight], [curvature], 300)
     assert (peak > 1e-4) != stable
     assert not stable or size < 1e-6
+
+
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.5}, {"weight_decay": 0.7}])
+@pytest.mark.parametrize(("factor", "stable"), [(0.97, True), (1.03, False)])
+def test_rmsprop_with_a_frozen_preconditioner(settings, factor, stable):
+    weight = nn.Parameter(torch.full((2,), 1e-6, dtype=torch.float64))
+    optimizer = torch.optim.RMSprop([weight], lr=0.1, alpha=1.0 - 1e-12, eps=1e-8, **settings)
+    optimizer.state[weight] = {
+        "step": torch.tensor(1.0),
+        "square_avg": torch.tensor([4.0, 0.25], dtype=torch.float64),
+        "momentum_buffer": torch.zeros_like(weight),
+    }
+    condition = stability_condition(optimizer, [weight])
+    decay = 0.0 if condition.weight_decay is None else condition.weight_decay
+    curvature = factor * condition.limit * condition.preconditioner - decay
+    size, peak = train(optimizer, [weight], [curvature], 300)
+    assert (peak > 1e-4) != stable
+    assert not stable or size < 1e-6
+
+
+def test_rates_that_fall_below_the_limit_make_training_stable():
+    weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
+    optimizer = torch.optim.SGD([weight], lr=0.4)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=5, gamma=0.5)
+    curvature, sizes = 9.0, []
+    for _ in range(20):
+        below = curvature < stability_condition(optimizer, [weight]).limit
+        before = float(weight.detach().abs())
+        optimizer.zero_grad()
+        (0.5 * curvature * weight.square().sum()).backward()
+        optimizer.step()
+        schedule.step()
+        sizes.append((below, float(weight.detach().abs()) < before))
+    assert {below for below, _ in sizes} == {True, False}
+    assert all(below == shrinks for below, shrinks in sizes)
+
+
+def test_matrix_of_the_condition():
+    weight = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    hessian = DenseOperator(torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64))
+    plain = stability_condition(torch.optim.SGD([weight], lr=0.1), [weight])
+    assert plain.shift == 0.0
+    assert plain.trained_matrix(hessian) is hessian
+    decayed = stability_condition(torch.optim.SGD([weight], 0.1, weight_decay=0.5), [weight])
+    assert decayed.shift == 0.5
+    expected = hessian.to_dense() + 0.5 * torch.eye(2)
+    torch.testing.assert_close(decayed.trained_matrix(hessian).to_dense(), expected)
+    scaled = StabilityCondition(1.0, "", torch.tensor([4.0, 1.0]), torch.tensor([1.0, 2.0]))
+    assert scaled.shift is None
+    expected = torch.tensor([[1.0, 0.5], [0.5, 4.0]], dtype=torch.float64)
+    torch.testing.assert_close(scaled.trained_matrix(hessian).to_dense(), expected)
+    assert StabilityCondition(1.0, "", None, torch.tensor([1.0, 2.0])).shift is None
 
 
 def test_rmsprop_reads_its_state():
