@@ -130,13 +130,14 @@ def training_loss(network: Network, rows: Rows) -> float:
 def largest_slope(network: Network, rows: Rows) -> float:
     """Ramp of margins in units of the largest slope between neighbours, or residual plus slope."""
     near = rows.neighbourhood
+    apart = near.distances > 0  # repeated rows have no slope between them
     if rows.suite.task == "regression":
         steps = np.abs(network.outputs - network.outputs[:, 0][near.indices])
         residual = np.abs(network.outputs[:, 0] - rows.y.numpy()).mean()
-        return float(residual + 0.5 * near.spacing * (steps / near.distances).max())
+        return float(residual + 0.5 * near.spacing * (steps[apart] / near.distances[apart]).max())
     here = margins_of_classes(network.outputs, rows.y.numpy())
     there = margins_of_classes(network.outputs[near.indices], rows.y.numpy()[:, None])
-    slope = (np.abs(here[:, None] - there) / near.distances).max()
+    slope = (np.abs(here[:, None] - there)[apart] / near.distances[apart]).max()
     required = 0.5 * rows.spacing_in_class * slope
     return float(np.clip(1 - here / required, 0, 1).mean())
 

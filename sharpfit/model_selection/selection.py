@@ -92,7 +92,8 @@ class SelectionScorer(TrainingRowsScorer):
     """Minus the estimated badness of a network on fresh rows, from its training rows.
 
     An *estimate* made for ranking candidates that were fitted on the same rows; it certifies
-    nothing and is no error rate. `SelectionCriterion` says what is computed.
+    nothing and is no error rate. `SelectionCriterion` says what is computed. It rests on distances
+    between inputs that mean something, and is not for very unequal classes; see the user guide.
 
     Parameters
     ----------
