@@ -36,8 +36,8 @@ class HessianSpectrum(CallbackSupport, DelegatingAnalyser):
     as the two modes agree.
 
     Every eigenvalue is an estimate with a certified residual: some eigenvalue lies within
-    ``residual_norms_`` of it. That none was missed is checked with random vectors; see
-    `sharpfit.linalg.top_eigenpairs`.
+    ``residual_norms_`` of it. That none was missed is checked with random vectors, and
+    ``miss_probability_`` bounds the risk that remains; see `sharpfit.linalg.top_eigenpairs`.
 
     Parameters
     ----------
@@ -95,6 +95,9 @@ class HessianSpectrum(CallbackSupport, DelegatingAnalyser):
         up to rounding.
     converged_ : ndarray of shape (k,), bool
         Whether the error bounds meet `tol`.
+    miss_probability_ : float
+        Upper bound on the probability with which an eigenvalue beyond the last of these would not
+        have been noticed.
     interrupted_ : bool
         Whether Ctrl-C, or a callback, ended the work early, with fewer or rougher numbers.
     sharpness_ : float
@@ -369,6 +372,7 @@ class HessianSpectrum(CallbackSupport, DelegatingAnalyser):
         self.residual_norms_ = result.residual_norms
         self.error_bounds_ = result.error_bounds
         self.converged_ = result.converged
+        self.miss_probability_ = result.miss_probability
         self.interrupted_ = result.interrupted
         self.sharpness_ = float("nan") if result.sharpness is None else result.sharpness
         self.gauss_newton_share_ = result.gauss_newton_share

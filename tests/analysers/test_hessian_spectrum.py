@@ -46,6 +46,7 @@ def test_hessian_of_every_loss(case, which):
     np.testing.assert_allclose(spectrum.eigenvalues_, expected, rtol=1e-5, atol=1e-6 * scale)
     assert spectrum.sharpness_ == pytest.approx(truth.max(), rel=1e-5)
     assert spectrum.converged_.all()
+    assert 0 <= spectrum.miss_probability_ <= 0.05
     assert (spectrum.error_bounds_ <= spectrum.residual_norms_ + 1e-12 * scale).all()
     assert not spectrum.refitted_
 
