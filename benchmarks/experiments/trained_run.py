@@ -79,7 +79,16 @@ def train(estimator: NetworkClassifier, X: Any, y: Any) -> NetworkClassifier:
     """Train a network until it stops itself, converged or not."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return estimator.fit(X, y)
+        estimator.fit(X, y)
+    if not stop_of(estimator).reached_ and estimator.n_iter_ < estimator.max_epochs:
+        # skorch keeps what an interrupted training has learned, which is no run of a sweep.
+        raise KeyboardInterrupt("training was interrupted")
+    return estimator
+
+
+def stop_of(estimator: NetworkClassifier) -> StopTrainingAt:
+    """Return the callback that ended a network's training."""
+    return dict(estimator.callbacks_)["StopTrainingAt"]
 
 
 def measured(estimator: NetworkClassifier, X: Any, y: Any, X_test: Any, y_test: Any) -> Row:
@@ -98,7 +107,7 @@ def measured(estimator: NetworkClassifier, X: Any, y: Any, X_test: Any, y_test: 
     dict of str to float
         As of `trained_run`.
     """
-    stop = dict(estimator.callbacks_)["StopTrainingAt"]
+    stop = stop_of(estimator)
     values = {"reached": float(stop.reached_), "updates": float(stop.n_updates_)}
     for part, rows, labels in (("training", X, y), ("test", X_test, y_test)):
         log_probabilities = estimator.predict_log_proba(rows)

@@ -3,8 +3,13 @@
 import importlib
 from pathlib import Path
 
+import numpy as np
 import pandas
 import pytest
+from skorch.callbacks import Callback
+
+from sharpfit import NetworkClassifier
+from sharpfit.networks import StopTrainingAt
 
 pytest.importorskip("mlxtend", reason="the experiments need the extra bench")
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "experiments"
@@ -15,7 +20,9 @@ def modules(monkeypatch):
     if not FOLDER.exists():
         pytest.skip("benchmarks are not installed")
     monkeypatch.syspath_prepend(FOLDER)
-    return {name: importlib.import_module(name) for name in ("sweeps", "flat_minima")}
+    return {
+        name: importlib.import_module(name) for name in ("sweeps", "flat_minima", "trained_run")
+    }
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn", "resnet"])
@@ -78,3 +85,25 @@ def test_a_sharp_network_that_generalises_passes_no_check_of_flatness(modules):
     assert verdicts[claims["better"], "loss"] == "held"
     assert verdicts[claims["agree"], ""] == "did not hold"
     assert verdicts[claims["agree_probabilities"], ""] == "held"
+
+
+class InterruptedAt(Callback):
+    """What a signal in the middle of a training does."""
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        if training and len(net.history) == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_interrupted_training_is_no_run(modules, interrupted):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 3)).astype(np.float32), np.arange(40) % 2
+    callbacks = [StopTrainingAt(updates=10), *([InterruptedAt()] if interrupted else [])]
+    network = NetworkClassifier(batch_size=20, callbacks=callbacks, random_state=0)
+    train = modules["trained_run"].train
+    if interrupted:
+        with pytest.raises(KeyboardInterrupt, match="training was interrupted"):
+            train(network, X, y)
+    else:
+        assert train(network, X, y).n_iter_ == 5
