@@ -187,9 +187,9 @@ class Observer:
         record["gradient_norm"] = float(gradient.double().norm())
         pairs = self._tracker.measure(operator, gradient, max_products=max_products)
         record["n_products"] = pairs.n_products
-        record["sharpness"], record["sharpness_error"] = _with_error(pairs, self._tracker.tol)
-        for place in range(1, min(self.n_eigenvalues, len(pairs.values))):
-            record[f"eigenvalue_{place + 1}"] = float(pairs.values[place])
+        for place in range(min(self.n_eigenvalues, len(pairs.values))):
+            name = f"eigenvalue_{place + 1}" if place else "sharpness"
+            record[name], record[f"{name}_error"] = _with_error(pairs, place, self._tracker.tol)
         vector = pairs.vectors[:, 0]
         record["gauss_newton_part"] = operator.gauss_newton_form(vector)
         record["residual_part"] = record["sharpness"] - record["gauss_newton_part"]
@@ -217,7 +217,7 @@ class Observer:
             return
         pairs = self._trained.measure(condition.trained_matrix(operator), gradient)
         record["n_products"] += pairs.n_products
-        value, error = _with_error(pairs, self._trained.tol)
+        value, error = _with_error(pairs, 0, self._trained.tol)
         record["trained_sharpness"], record["trained_sharpness_error"] = value, error
 
 
@@ -258,6 +258,6 @@ def _moved_parameters(
     return [name for name, _ in named], [p for _, p in named]
 
 
-def _with_error(pairs: TrackedEigenpairs, tol: float) -> tuple[float, float]:
-    value, bound = float(pairs.values[0]), float(pairs.error_bounds[0])
+def _with_error(pairs: TrackedEigenpairs, place: int, tol: float) -> tuple[float, float]:
+    value, bound = float(pairs.values[place]), float(pairs.error_bounds[place])
     return value, max(bound, tol * abs(value))

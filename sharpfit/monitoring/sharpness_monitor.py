@@ -73,15 +73,35 @@ class SharpnessMonitor(Callback):
     Attributes
     ----------
     records_ : list of dict
-        One dictionary of floats per measurement: ``update`` and ``epoch``; ``loss`` on all rows;
-        ``gradient_norm``; ``sharpness``, the largest eigenvalue of the Hessian of the loss, with
-        ``sharpness_error``; its ``gauss_newton_part`` and ``residual_part``;
-        ``trained_sharpness``, with its error: the eigenvalue that ``stability_limit`` concerns,
-        with weight decay and preconditioner; ``jacobian_max``, ``jacobian_mean`` and
-        ``jacobian_mean_error``, spectral norms of the Jacobian of logits or predictions at the
-        rows; ``slope_bound``, their largest slope between rows; ``loss_slope_bound``, the slope
-        of probabilities or predictions that the losses alone imply; ``n_products``, ``seconds``;
-        and ``problem``, which says why values that are NaN are missing.
+        One dictionary of floats per measurement.
+
+        - ``update``, ``epoch``; ``loss`` on all rows and its ``gradient_norm``;
+        - ``sharpness``, the largest eigenvalue of the Hessian of the loss, its
+          ``gauss_newton_part`` and ``residual_part``; further ones as ``eigenvalue_2`` and so on;
+          each with an estimated error, as ``sharpness_error``;
+        - ``stability_limit`` and ``trained_sharpness``, the eigenvalue it concerns, with weight
+          decay and preconditioner;
+        - ``jacobian_max``, ``jacobian_mean`` with ``jacobian_mean_error``: spectral norms of the
+          Jacobian of logits or predictions at the rows; ``response_jacobian_max``, that of
+          probabilities or predictions;
+        - ``slope_bound``, ``response_slope_bound``: their largest slopes between rows;
+          ``loss_slope_bound``, the slope of probabilities or predictions that the losses imply;
+        - ``sharpness_floor`` with ``sharpness_floor_error``: what the Jacobian at the rows implies
+          for the largest eigenvalue of the Gauss-Newton matrix; an estimate where only some rows
+          are measured at, a theorem else. ``loss_sharpness_floor``: the same if the slope that
+          the losses imply held at a row, which is not implied;
+        - ``loss_curvature``, and for each of the ``layers`` its ``share`` of the top eigenvector
+          and, if dense, ``feature_energy``, ``backward_energy`` and ``alignment``: the factors of
+          its Gauss-Newton trace, and the trace over their product;
+        - with `alignment`, ``layer_alignment``: the Jacobian's norm over the product of the
+          layers';
+        - with `local_variation`, ``local_variation``, ``jacobian_rate`` and
+          ``smooth_loss_sharpness_floor``, the floor from the losses less what this rate takes off;
+        - with `n_rows`, ``sharpness_sampling_error``, ``held_out_sharpness`` and
+          ``held_out_sharpness_error``: the sharpness of a part is too large on average, the
+          curvature along the same vector on other rows too small;
+        - ``n_products``, ``seconds``, and ``problem``, which says why values that are NaN are
+          missing.
     n_updates_ : int
         Updates seen.
     interval_ : float
