@@ -1,7 +1,7 @@
 """Judge the claims about flat minima by the tables of ``sweeps.py``, and draw the figures.
 
 ``python flat_minima.py`` trains nothing. It writes to ``results/flat_minima*``: every check with
-its interval, ``_findings`` (verdicts), ``_strengths`` (what each regulariser does), ``_runs`` and
+its interval, ``_findings_*`` (verdicts), ``_strengths`` (what each regulariser does), ``_runs`` and
 ``_networks`` (what was trained), ``_measures`` (every measure's correlation with the gap),
 ``_best`` (which ranks best), and the figures.
 """
@@ -76,7 +76,7 @@ TOPICS = {
     "batch size": ("batch size, equal updates", "batch size, equal epochs"),
     "six regularisers": ("six regularisers",),
     "each regulariser in strength": REGULARISERS,
-    "Jacobian penalty": (PENALTY,),
+    "penalty on the Jacobian": (PENALTY,),
 }
 
 
@@ -267,7 +267,11 @@ def main() -> None:
         ],
         RESULTS / "flat_minima.csv",
     )
-    write_table(told, RESULTS / "flat_minima_findings.csv")
+    for topic in TOPICS:
+        rows = [
+            {k: v for k, v in row.items() if k != "sweep"} for row in told if row["sweep"] == topic
+        ]
+        write_table(rows, RESULTS / f"flat_minima_findings_{topic.replace(' ', '_')}.csv")
     write_table(strengths_of(together), RESULTS / "flat_minima_strengths.csv")
     everything = tables.items()
     runs = [row for network, parts in everything for row in trained(network, parts)]
