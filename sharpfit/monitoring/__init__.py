@@ -9,13 +9,14 @@ from sharpfit.monitoring.stability import (
     nesterov_limit,
     stability_condition,
 )
-from sharpfit.monitoring.tracker import EigenvalueTracker
+from sharpfit.monitoring.tracker import EigenvalueTracker, TrackedEigenpairs
 
 __all__ = [
     "Diagnosis",
     "EigenvalueTracker",
     "SharpnessMonitor",
     "StabilityCondition",
+    "TrackedEigenpairs",
     "adam_limit",
     "diagnose",
     "heavy_ball_limit",
