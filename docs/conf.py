@@ -46,7 +46,14 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-WIDE_PAGES = ("getting_started", "theory", "evidence", "architecture", "limits")
+WIDE_PAGES = (
+    "getting_started",
+    "theory",
+    "evidence",
+    "progressive_sharpening",
+    "architecture",
+    "limits",
+)
 html_sidebars = {page: [] for page in WIDE_PAGES}
 html_show_sourcelink = False
 

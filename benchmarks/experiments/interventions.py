@@ -190,8 +190,8 @@ def findings(rows: list[Row]) -> list[Finding]:
             for key in strongest(name)
         )
 
-    def lowered(values: dict[tuple[str, str, float], Interval], name: str) -> bool:
-        return all(values[key].high < 1 for key in strongest(name))
+    def lowered(values: dict[tuple[str, str, float], Interval], name: str) -> tuple[bool, ...]:
+        return tuple(values[key].high < 1 for key in strongest(name))
 
     doses = [
         [sharpness["digits", name, strength].mean for strength in STRENGTHS[name]]
@@ -201,25 +201,25 @@ def findings(rows: list[Row]) -> list[Finding]:
         Finding(
             "Penalising the Jacobian lowers sharpness.",
             f"Relative to no penalty, {told('Jacobian penalty')}.",
-            (lowered(later, "Jacobian penalty"), lowered(sharpness, "Jacobian penalty")),
+            lowered(later, "Jacobian penalty") + lowered(sharpness, "Jacobian penalty"),
         ),
         Finding(
             "Penalising the spectral norms of the weights lowers sharpness.",
             f"Relative to no penalty, {told('spectral penalty')}.",
-            (lowered(later, "spectral penalty"), lowered(sharpness, "spectral penalty")),
+            lowered(later, "spectral penalty") + lowered(sharpness, "spectral penalty"),
         ),
         Finding(
             "The more of a penalty, the less sharpness.",
             "Sharpness over the untreated one at equal loss on digits, mean over seeds, from the "
             "weakest to the strongest penalty: "
-            + "; ".join(" > ".join(f"{value:.3g}" for value in dose) for dose in doses)
+            + "; ".join(", ".join(f"{value:.3g}" for value in dose) for dose in doses)
             + " (Jacobian; spectral).",
             tuple(bool(np.all(np.diff(dose) < 0)) for dose in doses),
         ),
         Finding(
             "The other way round, steps against sharpness lower the Jacobian.",
             f"Sharpness-aware minimisation, {told('sharpness-aware')}.",
-            (lowered(sharpness, "sharpness-aware"), lowered(jacobian, "sharpness-aware")),
+            lowered(sharpness, "sharpness-aware") + lowered(jacobian, "sharpness-aware"),
         ),
     ]
 

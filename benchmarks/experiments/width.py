@@ -20,7 +20,7 @@ from sharpfit.curvature import layer_terms
 
 Row = dict[str, Any]
 
-GRID = {"digits": (0.5, 800, (16, 64, 256)), "mnist": (0.3, 320, (16, 64))}
+GRID = {"digits": (0.5, 800, (16, 64, 256)), "mnist": (0.3, 320, (16,))}
 SCALES = (0.5, 1.0, 2.0)
 SEEDS = range(3)
 CONFIGURATIONS = [
@@ -102,30 +102,33 @@ def summarise(rows: list[Row]) -> list[Row]:
 def findings(rows: list[Row]) -> list[Finding]:
     """Return the verdicts."""
 
-    def spread(values: Any) -> Interval:
+    def spread(runs: list[Row], values: Any) -> Interval:
         """Return the deviation of logarithms over widths and scales, by data set and seed."""
         return interval(
             [
-                np.std([np.log(values(run)) for run in runs], ddof=1)
-                for runs in by_setting(rows, "data", "seed").values()
+                np.std([np.log(values(run)) for run in group], ddof=1)
+                for group in by_setting(runs, "data", "seed").values()
             ]
         )
 
-    raw = spread(lambda run: run["energy_over_trace"])
-    gain = spread(lambda run: run["energy_over_trace"] / run["mean_square_gain"])
-    norm = spread(lambda run: run["energy_over_trace"] / run["square_norm"])
-    whole = spread(lambda run: run["jacobian_mean"] ** 2 / run["sharpness"])
-    whole_gain = spread(
-        lambda run: run["jacobian_mean"] ** 2 / run["sharpness"] / run["mean_square_gain"]
-    )
+    raw = spread(rows, lambda run: run["energy_over_trace"])
+    gain = spread(rows, lambda run: run["energy_over_trace"] / run["mean_square_gain"])
+    norm = spread(rows, lambda run: run["energy_over_trace"] / run["square_norm"])
+    whole = {
+        data: (
+            spread(runs, lambda run: run["jacobian_mean"] ** 2 / run["sharpness"]),
+            spread(
+                runs,
+                lambda run: run["jacobian_mean"] ** 2 / run["sharpness"] / run["mean_square_gain"],
+            ),
+            interval([run["first_layer_share"] for run in runs]),
+        )
+        for (data,), runs in by_setting(rows, "data").items()
+    }
     rest = interval([row["energy_over_trace"] / row["mean_square_gain"] for row in rows])
     plain = [row for row in rows if row["scale"] == 1.0 and row["data"] == "digits"]
     by_width = {
         width: interval([run["jacobian_mean"] ** 2 / run["sharpness"] for run in runs])
-        for (width,), runs in by_setting(plain, "width").items()
-    }
-    shares = {
-        width: interval([run["first_layer_share"] for run in runs])
         for (width,), runs in by_setting(plain, "width").items()
     }
     narrow, wide = min(by_width), max(by_width)
@@ -152,13 +155,15 @@ def findings(rows: list[Row]) -> list[Finding]:
         Finding(
             "The same factor accounts for the ratio of squared Jacobian to sharpness of the whole "
             "network.",
-            f"It varies by {whole}, over the gain by {whole_gain}. On digits it falls from "
-            f"{by_width[narrow]} at width {narrow} to {by_width[wide]} at width {wide} with the "
-            "scale "
-            f"left alone, where the first layer holds {shares[narrow]} and {shares[wide]} of the "
-            "top "
-            "curvature.",
-            (whole_gain.high < whole.low / 2,),
+            "; ".join(
+                f"on {data} it varies by {left[0]}, over the gain by {left[1]}, with {left[2]} of "
+                "the "
+                "top curvature in the first layer"
+                for data, left in whole.items()
+            )
+            + f". On digits it falls from {by_width[narrow]} at width {narrow} to {by_width[wide]} "
+            f"at width {wide} with the scale left alone.",
+            tuple(left[1].high < left[0].low / 2 for left in whole.values()),
         ),
     ]
 
