@@ -107,3 +107,13 @@ def test_an_interrupted_training_is_no_run(modules, interrupted):
             train(network, X, y)
     else:
         assert train(network, X, y).n_iter_ == 5
+
+
+def test_a_training_that_diverges_is_recorded_as_such(modules, tmp_path):
+    base = modules["sweeps"].BASES["mlp"]
+    diverging = {**base, "data": "digits", "at": 20, "lr": 1e6, "seed": 0}
+    runs = importlib.import_module("runs")
+    (row,) = runs.completed(
+        modules["trained_run"].trained_run, [diverging], name="diverging", directory=tmp_path
+    )
+    assert row["status"] == "diverged: outputs on training rows are not finite"
