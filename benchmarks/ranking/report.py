@@ -22,6 +22,13 @@ N_BOOTSTRAP = 1000
 CONFIDENCE = 0.95
 FEWEST_NETWORKS = 5
 SWEEPS = HERE.parent / "experiments" / "results"
+ASKED_FOR = {
+    "mean Jacobian": "mean_jacobian",
+    "sharpness": "sharpness",
+    "bound": "bound",
+    "selection criterion": "selection_criterion",
+}
+SHOWN_WITHIN = 6
 FACTORS = ["lr", "batch_size", "weight_decay", "hidden", "dropout"]
 
 
@@ -75,21 +82,38 @@ def over_suites(tables, target):
     )
 
 
-def within(table, measures, gap, factors):
-    """Granulated tau of every measure within every hyper-parameter, by the mean over them."""
-    comparison = Comparison.from_table(table, measures, gap=gap, hyperparameters=factors)
+def within(table, measures, gap, factors, nuisance=()):
+    """Granulated tau of every measure within each factor, the nuisance factors held fixed too."""
+    comparison = Comparison.from_table(
+        table, measures, gap=gap, hyperparameters=[*factors, *nuisance]
+    )
     rows = []
     for name in measures:
         if table[name].notna().mean() < 0.99:
             continue
         found = comparison.granulated(name)
-        row = {"measure": name, "mean": found.value}
-        row["low"], row["high"] = found.interval
-        for factor, value in found.by_hyperparameter.items():
+        row = {"measure": name, "mean": np.mean([found.by_hyperparameter[f] for f in factors])}
+        for factor in factors:
             low, high = found.intervals[factor]
-            row[factor] = f"{value:.2f} [{low:.2f}, {high:.2f}]"
+            row[factor] = interval(found.by_hyperparameter[factor], low, high)
         rows.append(row)
     return pd.DataFrame(rows).sort_values("mean", ascending=False)
+
+
+def interval(value, low, high):
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def summary(networks, against, found):
+    """One line of the guide: who is in front, and where the ones that people ask for stand."""
+    place = found.set_index("measure")
+    equal = int((found["behind the best by at least"] <= 0).sum()) - 1
+    row = {"networks": networks, "against": against, "in front": found["measure"].iloc[0]}
+    for column, name in (("its tau", row["in front"]), *ASKED_FOR.items()):
+        row[column] = (
+            interval(*place.loc[name, ["tau", "low", "high"]]) if name in place.index else ""
+        )
+    return row | {"others not told apart": equal}
 
 
 def sweep_tables():
@@ -120,7 +144,7 @@ def main():
     parser.add_argument("--write", action="store_true", help="write results.md and the tables")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    sections, written = ["# Which measure ranks best"], {}
+    sections, written, lines = ["# Which measure ranks best"], {}, []
     for task in ("classification", "regression"):
         tables = suite_tables(task)
         if not tables:
@@ -129,6 +153,8 @@ def main():
         for target, words in (("gap", "test minus training error"), ("test", "test error")):
             found = over_suites(tables, target)
             written[f"{task}_{target}"] = found
+            networks = f"{len(tables)} {task} suites, {sum(map(len, tables.values()))} networks"
+            lines.append(summary(networks, words, found))
             sections += [
                 f"## {task.capitalize()} suites: {words}",
                 f"Networks: {sizes}.",
@@ -139,25 +165,39 @@ def main():
         table = pd.read_csv(factorial)
         measures = [name for name in MEASURES if name in table]
         comparison = Comparison.from_table(table, measures, hyperparameters=FACTORS)
+        ranking = comparison.ranking(n_bootstrap=N_BOOTSTRAP)
+        overall = pd.DataFrame(
+            {
+                "measure": ranking.names,
+                "tau": ranking.values,
+                "low": ranking.low,
+                "high": ranking.high,
+                "behind the best by at least": ranking.behind,
+            }
+        )
+        networks = f"full grid of perceptrons on digits, {ranking.n_runs} networks"
+        lines.append(summary(networks, "test minus training error", overall))
         found = within(table[table["status"] == "ok"], measures, "gap", FACTORS)
         written["full_grid"] = found
+        asked = found["measure"].isin(ASKED_FOR.values())
+        written["full_grid_shown"] = pd.concat(
+            [found.head(SHOWN_WITHIN), found[asked]]
+        ).drop_duplicates()
         sections += [
             f"## Full grid of perceptrons on digits: {comparison.statement}",
-            comparison.ranking().statement + ".",
+            ranking.statement + ".",
             markdown(found),
         ]
     for network, table in sweep_tables():
         measures = [name for name in MEASURES if name in table]
         for gap in ("error_gap", "loss_gap"):
-            found = within(
-                table, list(dict.fromkeys(measures)), gap, ["lr", "weight_decay", "seed"]
-            )
-            found = found.drop(columns="seed")
+            found = within(table, measures, gap, ["lr", "weight_decay"], ["seed"])
             written[f"sweep_{network}_{gap}"] = found
             sections += [
                 f"## Weight decay x learning rate, {network}, {len(table)} runs: {gap}",
                 markdown(found),
             ]
+    written["in_front"] = pd.DataFrame(lines)
     text = "\n\n".join(sections) + "\n"
     print(text)
     if arguments.write:
