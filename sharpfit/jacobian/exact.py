@@ -7,7 +7,7 @@ from sharpfit.jacobian.dense_chain import DenseChain
 from sharpfit.jacobian.linearisation import FrozenModule, Linearisation
 
 # Every layer of a chain reads and writes all of its buffers: they belong in a nearer cache.
-_NEAR = 8
+_NEAR = 5
 
 
 class ExactJacobians:

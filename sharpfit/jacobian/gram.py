@@ -56,16 +56,14 @@ class GramNorms:
 
     def _decompose(self) -> None:
         gram, self._waiting = torch.cat(self._waiting), []
-        rounding = torch.finfo(gram.dtype).eps
-        gram = gram.double()
         frobenius = _traces(gram).sqrt()
         size = gram.shape[1]
         if size == 1:
             spectral = frobenius
         elif size in _SQUARED_SIZES:
-            spectral = largest_eigenvalues(gram, tol=rounding).sqrt()
+            spectral = largest_eigenvalues(gram, tol=torch.finfo(gram.dtype).eps).sqrt()
         else:
-            spectral = torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0.0).sqrt()
+            spectral = torch.linalg.eigvalsh(gram.double())[:, -1].clamp_min(0.0).sqrt()
         self._found.append((spectral, frobenius))
 
 
@@ -103,7 +101,7 @@ def largest_eigenvalues(
 
     Parameters
     ----------
-    gram : Tensor of shape (n, m, m), float64
+    gram : Tensor of shape (n, m, m), float32 or float64
         Symmetric and positive semi-definite.
     tol : float, default=1e-15
         Relative error up to which an enclosure counts as its centre.
@@ -112,7 +110,7 @@ def largest_eigenvalues(
 
     Returns
     -------
-    Tensor of shape (n,)
+    Tensor of shape (n,), float64
 
     Examples
     --------
@@ -123,7 +121,7 @@ def largest_eigenvalues(
     tensor([4., 3.], dtype=torch.float64)
     """
     if not squarings:
-        return torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0.0)
+        return torch.linalg.eigvalsh(gram.double())[:, -1].clamp_min(0.0)
     scales = _nonzero(_traces(gram))
     power = gram / scales[:, None, None]
     spare = torch.empty_like(power)
@@ -162,7 +160,7 @@ def _gram_matrices(matrices: Tensor) -> Tensor:
 
 
 def _traces(matrices: Tensor) -> Tensor:
-    return matrices.diagonal(dim1=1, dim2=2).sum(dim=1)
+    return matrices.diagonal(dim1=1, dim2=2).sum(dim=1, dtype=torch.float64)
 
 
 def _nonzero(values: Tensor) -> Tensor:

@@ -166,6 +166,7 @@ def chunks(
     if batch_size == "auto":
         available = min(memory_budget, _CHUNK_BYTES.get(inputs.device.type, 2**24))
         size = max(1, min(_MAX_CHUNK, available // max(row_bytes, 1)))
+        size = -(-len(inputs) // -(-len(inputs) // size))  # no smaller chunk at the end
     elif isinstance(batch_size, Integral) and batch_size > 0:
         size = int(batch_size)
     else:
