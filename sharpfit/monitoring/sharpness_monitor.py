@@ -1,6 +1,7 @@
 """Watch the sharpness of a network while it trains."""
 
 import math
+import re
 import time
 import warnings
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from sharpfit.objective import SampleLoss
 __all__ = ["SharpnessMonitor"]
 
 _BATCH_KEY = "sharpness_records"
-_FIRST_PRODUCTS = 10
+_FIRST_PRODUCTS = 8
 
 
 class SharpnessMonitor(Callback):
@@ -35,10 +36,11 @@ class SharpnessMonitor(Callback):
 
     Parameters
     ----------
-    every : int or "auto", default="auto"
-        Updates between measurements. "auto" measures as often as `max_overhead` allows, going by
-        the time measurements, with all set-up, and training take; `interval_` is what comes of
-        it. Its first measurement takes at most ten products, with the error that leaves.
+    every : int, "auto", "epoch" or "5 epochs", default="auto"
+        Updates between measurements, or epochs, at whose end is measured. "auto" measures as
+        often as `max_overhead` allows, going by the time measurements, with all set-up, and
+        training take; `interval_` is what comes of it. Its first measurement takes at most eight
+        products, with the error that leaves.
     max_overhead : float, default=0.15
         Time of measurements as a part of the time of training, for ``every="auto"``. The first
         measurement, before any training, exceeds it at once; no other follows before training
@@ -236,7 +238,10 @@ class SharpnessMonitor(Callback):
             self._measure(net)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Write the last measurement into the row of the epoch."""
+        """Measure if it is time; write the last measurement into the row of the epoch."""
+        epochs = _epochs(self.every)
+        if epochs and self.records_ and len(net.history) % epochs == 0:
+            self._measure(net)
         latest = self.records_[-1] if self.records_ else {}
         for name in self.history:
             net.history.record(name, latest.get(name, math.nan))
@@ -323,7 +328,7 @@ class SharpnessMonitor(Callback):
     def _is_due(self) -> bool:
         since = self.n_updates_ - self.records_[-1]["update"]
         if self.every != "auto":
-            return since >= int(self.every)
+            return _epochs(self.every) == 0 and since >= int(self.every)
         training = time.perf_counter() - self._began - self._spent
         return self._spent + self.records_[-1]["seconds"] <= self.max_overhead * training
 
@@ -349,8 +354,11 @@ class SharpnessMonitor(Callback):
         )
 
     def _check_parameters(self) -> None:
-        if self.every != "auto" and (not isinstance(self.every, int) or self.every < 1):
-            raise ValueError(f'every={self.every!r} must be a positive int or "auto".')
+        every = self.every
+        if every != "auto" and not (_epochs(every) or (isinstance(every, int) and every >= 1)):
+            raise ValueError(
+                f'every={every!r} must be a positive int, "auto", "epoch" or as "5 epochs".'
+            )
         if not self.max_overhead > 0:
             raise ValueError(f"max_overhead={self.max_overhead!r} must be positive.")
         known = self._measured()
@@ -365,3 +373,9 @@ class SharpnessMonitor(Callback):
             alignment=self.alignment,
             local_variation=self.local_variation,
         )
+
+
+def _epochs(every: int | str) -> int:
+    """Return the number of epochs between measurements, 0 where they are not meant."""
+    found = re.fullmatch(r"(?:([1-9]\d*) )?epochs?", every) if isinstance(every, str) else None
+    return int(found[1] or 1) if found else 0

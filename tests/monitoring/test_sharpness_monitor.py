@@ -371,7 +371,7 @@ def test_frozen_parameters_are_left_out():
     ("settings", "message"),
     [
         ({"every": 0}, "every=0 must be"),
-        ({"every": "epoch"}, "every='epoch' must be"),
+        ({"every": "0 epochs"}, "every='0 epochs' must be"),
         ({"max_overhead": 0.0}, "max_overhead=0.0 must be positive"),
         ({"history": ("sharpnes",)}, "history names"),
     ],

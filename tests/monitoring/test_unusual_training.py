@@ -242,6 +242,17 @@ def test_unknown_losses_have_no_implied_slope():
     assert math.isfinite(monitor.records_[-1]["slope_bound"])
 
 
+@pytest.mark.parametrize(
+    ("every", "updates"), [("epoch", [0, 5, 10, 15, 20]), ("2 epochs", [0, 10, 20])]
+)
+def test_epochs_between_measurements(every, updates):
+    monitor = SharpnessMonitor(every=every)
+    trained = net(monitor, batch_size=8).fit(X, CODES)
+    assert [record["update"] for record in monitor.records_] == updates
+    assert trained.history[-1]["sharpness"] == monitor.records_[-1]["sharpness"]
+    assert SharpnessMonitor.records_of(trained.history) == monitor.records_
+
+
 def test_early_stopping_ends_the_records():
     monitor = SharpnessMonitor(every=1)
     trained = net(monitor, max_epochs=50, lr=0.0)
