@@ -142,7 +142,7 @@ def run(configuration: Row) -> Row:
         "last_over_flow": records[-1]["sharpness"] / flow,
         "first_jacobian": records[0]["jacobian_max"],
         "last_jacobian_over_target": records[-1]["jacobian_max"] / target,
-        "lowest_sharpness_growth": records[-1]["sharpness"] / records[0]["sharpness"],
+        "sharpness_growth": records[-1]["sharpness"] / records[0]["sharpness"],
         "trajectory": records,
     }  # fmt: skip
 
@@ -187,7 +187,7 @@ def findings(runs: list[Row]) -> list[Finding]:
         for name in ("sharpness", "jacobian", "trace", "identity")
     }
     free_flow = interval([row["last_over_flow"] for row in free])
-    growth = min(row["lowest_sharpness_growth"] for row in free)
+    growth = min(row["sharpness_growth"] for row in free)
     at_limit = interval([row["last_over_limit"] for row in edge])
     arrived = max(abs(row["last_jacobian_over_target"] - 1) for row in free)
     oscillating = max(abs(row["last_jacobian_over_target"] - 1) for row in edge)
