@@ -231,7 +231,7 @@ class JacobianDisplay:
             )
         ax.set_xlim(left=0)
         ax.set_ylim(0, 1.02)
-        ax.set_xlabel(f"slope of the {self._values()} between two rows ({self._per_unit()})")
+        ax.set_xlabel(f"slope of the {self._values()} between two rows\n({self._per_unit()})")
         ax.set_ylabel("share of the pairs")
         ax.set_title("Slopes between rows")
         ax.legend(fontsize="small", loc="lower right", framealpha=0.95)
