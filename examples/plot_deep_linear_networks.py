@@ -5,7 +5,7 @@ Progressive sharpening by formulas
 
 In a deep linear network with one neuron a layer, :math:`f(x) = w_L \\cdots w_1 x = p\\, x`, with
 the mean squared error, everything the theory talks about has a formula. So the claims can be
-checked to the last digit, and so can the library. The data are real: zeros and ones of the
+checked against them, and so can the library. The data are real: zeros and ones of the
 handwritten digits, along their first principal component.
 """
 
