@@ -1,6 +1,5 @@
 """Reading a module as a chain of layers with hand-written derivatives."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import fx, nn
 from sharpfit.curvature.affine_layers import Convolution, Dense, Normalisation
 from sharpfit.curvature.layers import Elementwise, FixedLinear, Flatten, Layer, MaxPooling
 from sharpfit.curvature.network import Network
-from sharpfit.curvature.piecewise import PIECEWISE_LINEAR, symbolic_trace
+from sharpfit.curvature.piecewise import PIECEWISE_LINEAR, symbolic_trace, unstack
 
 _SMOOTH: tuple[Any, ...] = (
     *(nn.CELU, nn.ELU, nn.GELU, nn.LogSigmoid, nn.Mish, nn.SELU, nn.SiLU, nn.Sigmoid),
@@ -44,7 +43,7 @@ def read_chain(network: Network) -> list[Layer] | None:
     if any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules()):
         return None
     places = {id(parameter): index for index, parameter in enumerate(network.parameters)}
-    stack = [_read_module(layer, places) for layer in _unstack(module)]
+    stack = [_read_module(layer, places) for layer in unstack(module)]
     if None not in stack:
         return _pool_first([layer for layers in stack for layer in layers or ()])
     graph = symbolic_trace(module)
@@ -59,15 +58,6 @@ def read_chain(network: Network) -> list[Layer] | None:
         chain[:0] = layers
         node = node.args[0]
     return _pool_first(chain) if isinstance(node, fx.Node) else None
-
-
-def _unstack(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the layers of nested `Sequential` modules, which need no tracing."""
-    if type(module) is nn.Sequential:
-        for layer in module:
-            yield from _unstack(layer)
-    else:
-        yield module
 
 
 def _read(node: fx.Node, module: nn.Module, places: dict[int, int]) -> list[Layer] | None:

@@ -1,7 +1,7 @@
 """Products by automatic differentiation, twice backwards through graphs that are kept."""
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -106,9 +106,16 @@ def saved_tensors(results: list[Tensor]) -> Iterator[Tensor]:
             continue
         seen.add(node)
         pending.extend(following for following, _ in node.next_functions)
-        names = [name for name in dir(node) if name.startswith("_saved_")]
-        saved = [getattr(node, name) for name in names] or list(getattr(node, "saved_tensors", []))
+        saved = [getattr(node, name) for name in _saved_names(type(node))] or list(
+            getattr(node, "saved_tensors", [])
+        )
         yield from (tensor for tensor in saved if isinstance(tensor, Tensor))
+
+
+@cache
+def _saved_names(kind: type) -> tuple[str, ...]:
+    """Return where a node of the graph holds what it saved; listing them takes a while."""
+    return tuple(name for name in dir(kind) if name.startswith("_saved_"))
 
 
 def _varying(

@@ -20,6 +20,7 @@ from sharpfit.linalg import SymmetricOperator
 from sharpfit.objective import RowwiseLoss, SampleLoss, as_sample_loss
 
 DEFAULT_MEMORY_BUDGET = 2**31
+_SHRINK = 4
 
 _SHARED_PARAMETERS = """
     module : torch.nn.Module
@@ -322,7 +323,9 @@ class NetworkOperator(SymmetricOperator):
         """Yield linearisations without growing the kept ones by what first order needs."""
         if self.route == "closed_form":
             return self.linearisations()
-        return (self._linearise(chunk) for chunk in self.chunks())
+        # Beside what is kept: a graph of few rows, but a trace of the shape there already is.
+        size = max(self.batch_size // _SHRINK, 1) if self.route == "graph" else self.batch_size
+        return (self._linearise(chunk) for chunk in self.chunks(size))
 
     def _n_kept_rows(self) -> int:
         return sum(linearisation.outputs.shape[0] for linearisation in self._kept)

@@ -1,6 +1,7 @@
 """Whether the outputs of a module are piecewise affine in every one of its parameter tensors."""
 
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -28,6 +29,24 @@ _FUNCTIONS: tuple[Any, ...] = (
     *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.dropout, getattr, operator.getitem),
 )
 _SCALINGS: tuple[Any, ...] = (operator.mul, operator.truediv, torch.mul, torch.div, "mul", "div")
+
+
+def unstack(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers of nested `Sequential` modules, which need no tracing.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Yields
+    ------
+    torch.nn.Module
+    """
+    if type(module) is nn.Sequential:
+        for layer in module:
+            yield from unstack(layer)
+    else:
+        yield module
 
 
 def symbolic_trace(module: nn.Module) -> fx.Graph | None:
@@ -68,15 +87,17 @@ def is_piecewise_linear(network: Network) -> bool:
     module = nn.Sequential(network.module)
     if any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules()):
         return False
-    graph = symbolic_trace(module)
-    if graph is None:
-        return False
-    called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
-    layers = [module.get_submodule(name) for name in called]
+    layers, others = list(unstack(module)), []
+    if not all(map(_is_known_layer, layers)):
+        graph = symbolic_trace(module)
+        if graph is None:
+            return False
+        called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+        layers = [module.get_submodule(name) for name in called]
+        others = [node for node in graph.nodes if node.op != "call_module"]
     parameters = [id(p) for layer in layers for p in layer.parameters(recurse=False)]
     if len(parameters) != len(set(parameters)) or not all(map(_is_known_layer, layers)):
         return False
-    others = (node for node in graph.nodes if node.op != "call_module")
     return all(_is_known_operation(node) for node in others)
 
 

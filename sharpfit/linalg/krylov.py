@@ -137,6 +137,7 @@ class KrylovSubspace:
                 f"expected {tuple(vector.shape)}."
             )
         remainder = product.detach().to(torch.float64, copy=True)
+        del product  # as large as a basis vector, which may be a large part of the memory
         length = float(torch.linalg.vector_norm(remainder))
         if not np.isfinite(length):
             raise ValueError(
@@ -279,17 +280,16 @@ class KrylovSubspace:
             foreseen = self._projection[expected, known]
             coefficients[known] = foreseen
             if len(known) == 1:  # the recurrence of three terms
-                row = self._basis[int(known[0])].to(torch.float64)
-                vector.add_(row, alpha=-float(foreseen[0]))
+                self._subtract(vector, slice(known[0], known[0] + 1), foreseen)
             elif len(known):
                 self._subtract(vector, known.tolist(), foreseen)
-            own = self._basis[expected].to(torch.float64)
-            component = float(own @ vector)
-            vector.add_(own, alpha=-component)
-            coefficients[expected] += component
+            own = slice(expected, expected + 1)
+            component = self._components(vector, own)
+            self._subtract(vector, own, component)
+            coefficients[own] += component
         norm = float(torch.linalg.vector_norm(vector))
         for _ in range(4):
-            found = self._components(vector, count)
+            found = self._components(vector, slice(count))
             self._subtract(vector, slice(count), found)
             coefficients += found
             before, norm = norm, float(torch.linalg.vector_norm(vector))
@@ -297,10 +297,11 @@ class KrylovSubspace:
                 break
         return coefficients, norm
 
-    def _components(self, vector: Tensor, count: int) -> np.ndarray:
+    def _components(self, vector: Tensor, rows: slice) -> np.ndarray:
+        count = rows.stop - (rows.start or 0)
         total = np.zeros(count)
         for part in self._blocks(count):
-            total += (self._basis[:count, part].to(torch.float64) @ vector[part]).cpu().numpy()
+            total += (self._basis[rows, part].to(torch.float64) @ vector[part]).cpu().numpy()
         return total
 
     def _subtract(self, vector: Tensor, rows: slice | list[int], weights: np.ndarray) -> None:

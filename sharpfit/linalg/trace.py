@@ -61,7 +61,7 @@ def trace_estimate(
 
     ``"xtrace"`` (Epperly, Tropp and Webber, 2024) projects out the range seen by all other probes
     from each probe, is exchangeable in the probes and unbiased, and converges fast where the
-    spectrum decays. It holds four float64 vectors per two products. ``"hutchinson"`` averages
+    spectrum decays. It holds up to five float64 vectors per two products. ``"hutchinson"`` averages
     ``w^T A w`` over random signs `w` (Hutchinson, 1990) and holds one vector.
 
     Parameters
@@ -209,8 +209,10 @@ class _ExchangeableProbes:
         self.operator = operator
         self.generator = generator
         self.n_products = 0
-        empty = torch.empty((operator.size, 0), dtype=torch.float64, device=operator.device)
-        self._probes, self._basis, self._images = empty, empty, empty
+        # Rows of probes, of an orthonormal basis of their products, and of its own products.
+        self._vectors = torch.empty(
+            (3, _FIRST_PROBES, operator.size), dtype=torch.float64, device=operator.device
+        )
         self._triangle = torch.empty((0, 0), dtype=torch.float64, device=operator.device)
         self._forms: list[float] = []
         self._exhausted = False  # the basis holds the whole range: its trace is exact
@@ -226,10 +228,12 @@ class _ExchangeableProbes:
         probe = probe.to(self.operator.device)
         product = _products(self.operator, probe[:, None])[:, 0]
         direction = product.clone()
-        coefficients = torch.zeros_like(direction[: self._basis.shape[1]])
+        count = len(self._triangle)
+        basis = self._vectors[1, :count]
+        coefficients = torch.zeros_like(direction[:count])
         for _ in range(2):
-            found = self._basis.T @ direction
-            direction -= self._basis @ found
+            found = basis @ direction
+            direction -= basis.T @ found
             coefficients += found
         norm = torch.linalg.vector_norm(direction)
         self.n_products += 1
@@ -240,31 +244,34 @@ class _ExchangeableProbes:
         image = _products(self.operator, direction[:, None])
         self.n_products += 1
         self._forms.append(float(probe @ product))
-        count = len(self._triangle)
         triangle = self._triangle.new_zeros((count + 1, count + 1))
         triangle[:count, :count] = self._triangle
         triangle[:count, count] = coefficients
         triangle[count, count] = norm
         self._triangle = triangle
-        self._probes = torch.cat([self._probes, probe[:, None]], dim=1)
-        self._basis = torch.cat([self._basis, direction[:, None]], dim=1)
-        self._images = torch.cat([self._images, image], dim=1)
+        if count == self._vectors.shape[1]:
+            more = self._vectors.new_empty((3, math.ceil(_GROWTH * count), self.operator.size))
+            more[:, :count] = self._vectors
+            self._vectors = more
+        for rows, row in zip(self._vectors, (probe, direction, image[:, 0]), strict=True):
+            rows[count] = row
 
     def estimates(self) -> Tensor:
         count, size = len(self._triangle), self.operator.size
-        projected = self._basis.T @ self._images
+        probes, basis, images = self._vectors[:, :count]
+        projected = basis @ images.T
         if self._exhausted:
             return projected.trace().cpu().expand(2)
-        inside = self._basis.T @ self._probes
+        inside = basis @ probes.T
         # The direction that leaves the range when probe i is left out is row i of the inverse.
         left_out = torch.linalg.inv(self._triangle).T
         left_out = left_out / torch.linalg.vector_norm(left_out, dim=0)
         kept = inside - left_out * (left_out * inside).sum(dim=0)
         removed = (left_out * (projected @ left_out)).sum(dim=0)
-        cross = (kept * (self._images.T @ self._probes)).sum(dim=0)
+        cross = (kept * (images @ probes.T)).sum(dim=0)
         quadratic = torch.tensor(self._forms, dtype=torch.float64, device=kept.device)
         remainder = quadratic - 2 * cross + (kept * (projected @ kept)).sum(dim=0)
-        length = self._probes.square().sum(dim=0) - kept.square().sum(dim=0)
+        length = probes.square().sum(dim=1) - kept.square().sum(dim=0)
         scaled = remainder * (size - count + 1) / length
         return (projected.trace() - removed + scaled).cpu()
 
