@@ -10,6 +10,7 @@ import torch
 from sklearn.base import BaseEstimator, clone
 
 from sharpfit.bridge import Problem, as_problem, unwrap
+from sharpfit.comparison.interrupts import interrupts_end_the_run
 from sharpfit.measures import compute_measures
 from sharpfit.networks import StopTrainingAt
 
@@ -129,7 +130,8 @@ def _train(estimator: BaseEstimator, X: Any, y: Any, common: Common | None) -> B
         network.set_params(callbacks=[*(network.callbacks or []), ("stop_training_at", stop)])
         if common.kind == "updates":
             network.set_params(max_epochs=int(common.value))  # an epoch is at least one update
-    return estimator.fit(X, y)
+    with interrupts_end_the_run():
+        return estimator.fit(X, y)
 
 
 def _reached(estimator: BaseEstimator) -> bool:

@@ -1,6 +1,7 @@
 """Comparisons of trained networks: tables, statuses, equal training, resuming."""
 
 import os
+import signal
 
 import joblib
 import numpy as np
@@ -22,6 +23,7 @@ from sharpfit import (
     selection_scorer,
 )
 from sharpfit.comparison import Comparison
+from sharpfit.networks import StopTrainingAt
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -167,6 +169,35 @@ def test_killed_worker_costs_one_run():
     status = comparison.frame()["status"]
     assert list(status[:2]) == ["ok", "ok"]
     assert status[2].startswith("worker died")
+
+
+class Interrupted(nn.Linear):
+    """Sends the process that trains it what Ctrl-C sends."""
+
+    def forward(self, inputs):
+        signal.raise_signal(signal.SIGINT)
+        return super().forward(inputs)
+
+
+def test_interrupted_training_is_no_run(tmp_path):
+    # skorch's fit returns as if training were done.
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        compare_models(
+            {**networks(1), "interrupted": network(module=Interrupted(2, 2))},
+            *ROWS,
+            measures=["squared_norm"],
+            memory=joblib.Memory(tmp_path, verbose=0),
+        )
+    assert signal.getsignal(signal.SIGINT) is before
+    assert len(list(tmp_path.rglob("output.pkl"))) == 1
+
+
+def test_networks_that_stop_themselves_are_runs():
+    stopping = network(callbacks=[StopTrainingAt(updates=3)])
+    frame = compare_models({"short": stopping}, *ROWS, measures=["squared_norm"]).frame()
+    assert list(frame["status"]) == ["ok"]
+    assert list(frame["n_updates"]) == [3]
 
 
 @pytest.mark.parametrize(
