@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback
 from torch import nn
 
 from sharpfit import (
@@ -171,12 +172,11 @@ def test_killed_worker_costs_one_run():
     assert status[2].startswith("worker died")
 
 
-class Interrupted(nn.Linear):
-    """Sends the process that trains it what Ctrl-C sends."""
+class Interrupted(Callback):
+    """Sends the process that trains what Ctrl-C sends."""
 
-    def forward(self, inputs):
+    def on_epoch_begin(self, net, **kwargs):
         signal.raise_signal(signal.SIGINT)
-        return super().forward(inputs)
 
 
 def test_interrupted_training_is_no_run(tmp_path):
@@ -184,7 +184,7 @@ def test_interrupted_training_is_no_run(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         compare_models(
-            {**networks(1), "interrupted": network(module=Interrupted(2, 2))},
+            {**networks(1), "interrupted": network(callbacks=[Interrupted()])},
             *ROWS,
             measures=["squared_norm"],
             memory=joblib.Memory(tmp_path, verbose=0),
