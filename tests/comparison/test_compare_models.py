@@ -162,7 +162,6 @@ class Suicidal(nn.Linear):
         os._exit(1)
 
 
-@pytest.mark.filterwarnings("ignore:A worker stopped")
 def test_killed_worker_costs_one_run():
     models = {**networks(2), "killer": network(module=Suicidal(2, 2))}
     with pytest.warns(UserWarning, match="worker process died"):
@@ -181,15 +180,19 @@ class Interrupted(Callback):
 
 def test_interrupted_training_is_no_run(tmp_path):
     # skorch's fit returns as if training were done.
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        compare_models(
-            {**networks(1), "interrupted": network(callbacks=[Interrupted()])},
-            *ROWS,
-            measures=["squared_norm"],
-            memory=joblib.Memory(tmp_path, verbose=0),
-        )
-    assert signal.getsignal(signal.SIGINT) is before
+    # Processes in the background inherit that the signal is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            compare_models(
+                {**networks(1), "interrupted": network(callbacks=[Interrupted()])},
+                *ROWS,
+                measures=["squared_norm"],
+                memory=joblib.Memory(tmp_path, verbose=0),
+            )
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(list(tmp_path.rglob("output.pkl"))) == 1
 
 
