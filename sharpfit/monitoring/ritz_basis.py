@@ -6,8 +6,9 @@ from torch import Tensor
 
 from sharpfit.linalg import SymmetricOperator
 
-_DOUBLE_BUDGET = 2**28  # bytes up to which basis and products are kept in float64
 _EXPECTED = 16  # vectors
+# Basis, products, and one of the two again while it grows.
+_COPIES = 3
 
 
 class RitzBasis:
@@ -20,23 +21,28 @@ class RitzBasis:
     ----------
     operator : SymmetricOperator
         The matrix.
+    memory_budget : int, default=2**28
+        Bytes for basis and products: they are kept in float64 if a basis of the usual size fits.
 
     Attributes
     ----------
+    capacity : int
+        Vectors that fit.
     n_products : int
         Products spent.
     scale : float
         Largest norm of a product.
     """
 
-    def __init__(self, operator: SymmetricOperator) -> None:
+    def __init__(self, operator: SymmetricOperator, memory_budget: int = 2**28) -> None:
         self.operator = operator
         self.n_products = 0
         self.scale = 0.0
-        double = 16 * _EXPECTED * operator.size <= _DOUBLE_BUDGET
+        vectors = memory_budget // (_COPIES * operator.size)  # of one byte a number
         self._dtype = torch.promote_types(operator.dtype, torch.float32)
-        if double:
+        if vectors >= torch.float64.itemsize * _EXPECTED:
             self._dtype = torch.float64
+        self.capacity = vectors // self._dtype.itemsize
         empty = torch.empty((0, operator.size), dtype=self._dtype, device=operator.device)
         self._basis, self._products = empty, empty
         self._projection = np.zeros((0, 0))

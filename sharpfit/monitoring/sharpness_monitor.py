@@ -66,7 +66,7 @@ class SharpnessMonitor(Callback):
     batch_size : int or "auto", default="auto"
         Rows of a chunk of the Hessian.
     memory_budget : int, default=2**28
-        Bytes of what is kept between products of one measurement.
+        Bytes of what one measurement keeps: products, the eigensolver's basis and copies.
     random_state : int, default=0
         Seed of noise and of the rows of the Jacobian.
     verbose : int, default=0

@@ -20,7 +20,8 @@ _IMPROVEMENT, _LOOSE = 0.1, 5.0
 _PROBE_PRODUCTS = 6
 _LEAST_UNWANTED = 4  # Ritz values beyond the wanted ones before a gap to them is believed
 _FAMILIAR = 1.5  # change of the largest eigenvalue up to which the last spectrum is believed
-_CAPACITY = 30  # basis vectors beside those asked for, before the basis is compressed
+# Basis vectors beside those asked for, before the basis is compressed: as memory permits.
+_LEAST_CAPACITY, _CAPACITY = 8, 30
 _SMALL = 0.01  # eigenvalues below this part of the operator's scale share its tolerance
 
 
@@ -77,6 +78,9 @@ class EigenvalueTracker:
         Relative accuracy.
     max_products : int, default=100
         Budget of products of one measurement.
+    memory_budget : int, default=2**28
+        Bytes for the basis of a measurement. It is restarted when they are used up, but keeps
+        eight vectors beside those asked for.
     random_state : int, default=0
         Seed of the noise.
 
@@ -99,11 +103,13 @@ class EigenvalueTracker:
         *,
         tol: float = 1e-2,
         max_products: int = 100,
+        memory_budget: int = 2**28,
         random_state: int = 0,
     ) -> None:
         self.n_eigenvalues = n_eigenvalues
         self.tol = tol
         self.max_products = max_products
+        self.memory_budget = memory_budget
         self._generator = as_generator(random_state)
         self._products = {"cold": 0, "warm": 0}
         self.reset()
@@ -140,7 +146,8 @@ class EigenvalueTracker:
         limit = max(self.max_products if max_products is None else max_products, wanted)
         known = self._start is not None and self._start.shape[1] == operator.size
         warm = known and self._products["warm"] <= self._products["cold"]
-        basis = RitzBasis(operator)
+        basis = RitzBasis(operator, self.memory_budget)
+        spare = min(max(basis.capacity - wanted, _LEAST_CAPACITY), _CAPACITY)
         if warm:
             self._expand_last(basis, hint)
         else:
@@ -155,8 +162,8 @@ class EigenvalueTracker:
                 looking = False
                 self._probe(basis)
                 continue
-            if len(basis) >= wanted + _CAPACITY:
-                basis.compress(wanted + _CAPACITY // 2)
+            if len(basis) >= wanted + spare:
+                basis.compress(wanted + spare // 2)
             if not basis.expand(residual):
                 basis.expand(self._noise(operator))
         return self._result(basis, wanted, warm)
