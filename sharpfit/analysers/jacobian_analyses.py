@@ -122,7 +122,8 @@ class JacobianAnalyses(StatingEstimator):
         Parameters
         ----------
         X : array-like of shape (n, ...)
-            Independent rows.
+            Independent rows. Distances are between them as given: where preprocessing stands in
+            front of the network, ``space="input"`` gives norms in the same units.
         confidence : float, default=0.95
             Of each of its statements.
 
@@ -131,6 +132,7 @@ class JacobianAnalyses(StatingEstimator):
         sharpfit.jacobian.Coverage
         """
         check_is_fitted(self, "estimator_")
+        check_features(self, X, reset=False)
         return coverage(X, confidence=confidence, random_state=as_seed(self.random_state))
 
     def intrinsic_dimension(self, X: Any, **settings: Any) -> IntrinsicDimension:

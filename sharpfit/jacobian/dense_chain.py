@@ -155,7 +155,7 @@ def _is_shared(jacobians: Tensor) -> bool:
 
 
 def _is_known(leaf: nn.Module) -> bool:
-    if leaf._forward_hooks or leaf._forward_pre_hooks:
+    if leaf._forward_hooks or leaf._forward_pre_hooks or "forward" in vars(leaf):
         return False
     if type(leaf) is nn.Flatten:
         return leaf.start_dim == 1 and leaf.end_dim == -1

@@ -109,7 +109,7 @@ def replace_slow_layers(module: nn.Module) -> None:
     """
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if child._forward_hooks or child._forward_pre_hooks:
+            if child._forward_hooks or child._forward_pre_hooks or "forward" in vars(child):
                 continue
             if _is_foldable(child):
                 setattr(parent, name, FoldedConv2d(child))

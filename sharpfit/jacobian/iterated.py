@@ -1,12 +1,13 @@
 """Norms of Jacobians that are too large to form, from their products with vectors."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sharpfit.jacobian.krylov import LargestSingularValues, largest_singular_values
-from sharpfit.jacobian.linearisation import Linearisation
+from sharpfit.jacobian.linearisation import Linearisation, check_finite
 
 
 class JacobianProducts(Protocol):
@@ -99,14 +100,30 @@ def iterated_spectral_norms(
     -------
     LargestSingularValues
     """
+    directions: list[Callable[[Tensor], Tensor]] = [products.pull, products.push]
+    there, back = directions if products.n_outputs <= products.n_features else directions[::-1]
+    units: Tensor | None = None  # squares of tiny or huge norms leave the range of the dtype
 
     def gram_product(vectors: Tensor) -> Tensor:
-        if products.n_outputs <= products.n_features:
-            return products.push(products.pull(vectors))
-        return products.pull(products.push(vectors))
+        nonlocal units
+        image = there(vectors)
+        if units is None:
+            units = _power_of_two(image)
+        return back(image / units) / units
 
     start = _draw(products, generator)
-    return largest_singular_values(gram_product, start, tol=tol, max_products=max_products)
+    found = largest_singular_values(gram_product, start, tol=tol, max_products=max_products)
+    assert units is not None
+    scale = units.double().squeeze(1)
+    return LargestSingularValues(found.values * scale, found.errors * scale, found.n_products)
+
+
+def _power_of_two(vectors: Tensor) -> Tensor:
+    """Sizes of vectors, down to a power of two, by which division is exact; 1 for zero vectors."""
+    largest = vectors.abs().amax(dim=1, keepdim=True)
+    check_finite(largest)
+    whole = torch.floor(torch.log2(largest.double()))
+    return torch.where(largest > 0, torch.exp2(whole).to(vectors.dtype), 1.0)
 
 
 def probed_frobenius_norms(
@@ -166,7 +183,9 @@ def probability_product(logits: Tensor, matrices: Tensor) -> Tensor:
     Tensor of shape (n, C, k)
     """
     if logits.shape[1] == 1:
-        probability = logits.sigmoid().unsqueeze(2)
-        return probability * (1 - probability) * matrices
+        return (logits.sigmoid() * (-logits).sigmoid()).unsqueeze(2) * matrices
     probabilities = logits.softmax(dim=1).unsqueeze(2)
+    # Only differences matter; those from the likeliest class do not cancel when it is certain.
+    likeliest = logits.argmax(dim=1)[:, None, None].expand(-1, 1, matrices.shape[2])
+    matrices = matrices - matrices.gather(1, likeliest)
     return probabilities * (matrices - (probabilities * matrices).sum(dim=1, keepdim=True))

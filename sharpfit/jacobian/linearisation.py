@@ -3,7 +3,7 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Iterator
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 import torch
@@ -161,8 +161,8 @@ def chunks(
     ------
     slice
     """
-    if not memory_budget > 0:
-        raise ValueError(f"memory_budget must be positive, got {memory_budget!r}")
+    if not isinstance(memory_budget, Real) or not memory_budget > 0:
+        raise ValueError(f"memory_budget must be positive, in bytes, got {memory_budget!r}")
     if batch_size == "auto":
         available = min(memory_budget, _CHUNK_BYTES.get(inputs.device.type, 2**24))
         size = max(1, min(_MAX_CHUNK, available // max(row_bytes, 1)))

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 import numpy as np
@@ -316,7 +317,9 @@ def _check_arguments(
 def _check_effort(tol: float, max_products: int, n_probes: int) -> None:
     if not tol > 0:
         raise ValueError(f"tol must be positive, got {tol!r}")
-    if max_products < 1:
-        raise ValueError(f"max_products must be at least 1, got {max_products!r}")
-    if n_probes < 2:
-        raise ValueError(f"n_probes must be at least 2 to give an error, got {n_probes!r}")
+    if not isinstance(max_products, Integral) or max_products < 1:
+        raise ValueError(f"max_products must be an int of at least 1, got {max_products!r}")
+    if not isinstance(n_probes, Integral) or n_probes < 2:
+        raise ValueError(
+            f"n_probes must be an int of at least 2 to give an error, got {n_probes!r}"
+        )

@@ -182,7 +182,7 @@ def coverage(
     points = points.reshape(len(points), -1)
     if not np.isfinite(points).all():
         raise ValueError("inputs contain NaN or infinity; remove or impute these rows first.")
-    check_delta(1.0 - confidence, largest=0.5)
+    _failure_probability(confidence, largest=0.5)
     if reference is None:
         half = random_halves(len(points), 1, random_state)[0]
     else:
@@ -235,7 +235,7 @@ def held_out_exceedance(
     0.0581551
     """
     values = _check_norms(norms)
-    delta = 1.0 - confidence
+    delta = _failure_probability(confidence)
     exceeding = len(values) - np.searchsorted(np.sort(values), levels, side="right")
     if simultaneous:
         return np.minimum(exceeding / len(values) + dkw_deviation(len(values), delta), 1.0)
@@ -270,7 +270,16 @@ def held_out_maximum(norms: ArrayLike, *, confidence: float = 0.95) -> tuple[flo
     (3.0, 0.00994)
     """
     values = _check_norms(norms)
-    return float(values.max()), _unseen_mass(len(values), 1.0 - confidence)
+    return float(values.max()), _unseen_mass(len(values), _failure_probability(confidence))
+
+
+def _failure_probability(confidence: float, *, largest: float = 1.0) -> float:
+    if not 1.0 - largest <= confidence < 1.0:
+        raise ValueError(
+            f"confidence={confidence!r} must lie in [{1.0 - largest:g}, 1); it is a probability, "
+            "for example 0.95."
+        )
+    return 1.0 - confidence
 
 
 def _unseen_mass(n_samples: int, delta: float) -> float:

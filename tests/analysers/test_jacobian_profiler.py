@@ -321,6 +321,8 @@ def test_methods_for_expensive_quantities(pipeline, data):
     covered = profiler.coverage(X)
     assert len(covered.distances) == 60
     assert np.diff(covered.curve()[1]).min() >= 0
+    with pytest.raises(ValueError, match="3 features"):
+        profiler.coverage(X[:, :3])
     variation = profiler.variation(X, n_neighbours=2)
     assert variation.excess >= profiler.local_variation_ * 0.5
     np.testing.assert_allclose(variation.at_samples, profiler.norms_, rtol=1e-6)

@@ -222,6 +222,31 @@ def test_error_bound_of_the_iteration_holds_and_reaches_the_tolerance():
     assert np.all(found.frobenius_error <= 0.05 * found.frobenius)
 
 
+@pytest.mark.parametrize("method", ["exact", "krylov"])
+@pytest.mark.parametrize("scale", [1e-30, 1e-21, 1e21, 1e30])
+def test_squares_of_tiny_and_huge_norms_stay_in_range(scale, method):
+    torch.manual_seed(0)
+    net = nn.Linear(12, 9, bias=False)
+    expected = float(torch.linalg.matrix_norm(net.weight.double(), 2).detach()) * scale
+    net.weight.data *= scale
+    found = jacobian_norms(net, torch.randn(2, 12), method=method)
+    assert found.spectral == pytest.approx(expected, rel=1e-5, abs=0)
+    assert np.all(found.spectral_error < 1e-3 * expected)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 9])
+@pytest.mark.parametrize("method", ["exact", "krylov"])
+def test_probabilities_of_a_certain_network_are_as_exact_as_others(method, n_outputs):
+    torch.manual_seed(0)
+    net = nn.Linear(12, n_outputs)
+    net.weight.data *= 30
+    inputs = torch.randn(50, 12)
+    found = jacobian_norms(net, inputs, output="probabilities", method=method, tol=1e-5)
+    expected = jacobian_norms(net.double(), inputs.double(), output="probabilities")
+    assert expected.spectral.min() < 1e-6
+    np.testing.assert_allclose(found.spectral, expected.spectral, rtol=1e-4)
+
+
 def test_iteration_that_ends_early_warns_and_keeps_an_honest_error():
     torch.manual_seed(0)
     net = nn.Linear(80, 90).double()
@@ -292,6 +317,11 @@ def test_module_inputs_and_generator_are_untouched():
         ({"n_probes": 1}, ValueError, "n_probes"),
         ({"tol": 0.0}, ValueError, "tol must be"),
         ({"max_products": 0}, ValueError, "max_products"),
+        ({"max_products": 2.5}, ValueError, "max_products must be an int"),
+        ({"n_probes": 2.5}, ValueError, "n_probes must be an int"),
+        ({"memory_budget": "1GB"}, ValueError, "memory_budget must be"),
+        ({"verbose": "yes"}, ValueError, "verbose must be"),
+        ({"verbose": -1}, ValueError, "verbose must be"),
     ],
 )
 def test_bad_arguments_are_named(change, error, message):

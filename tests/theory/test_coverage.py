@@ -111,7 +111,7 @@ def test_images_are_flattened_and_the_split_is_repeatable():
     [
         ({"inputs": np.full((4, 1), np.nan)}, "NaN or infinity"),
         ({"inputs": np.zeros((1, 1))}, "at least 2 rows"),
-        ({"confidence": 0.3}, r"must lie in \(0, 0.5\]"),
+        ({"confidence": 0.3}, r"confidence=0.3 must lie in \[0.5, 1\)"),
         ({"confidence": 1.0}, "must lie in"),
         ({"reference": np.ones(4, dtype=bool)}, "both sides"),
         ({"reference": np.arange(4)}, "boolean mask"),
@@ -130,3 +130,6 @@ def test_bad_statements_are_refused():
         found.jacobian_bound(1.0, np.inf, 0.5)
     with pytest.raises(ValueError, match="norms must be"):
         held_out_maximum([])
+    for function in (held_out_maximum, lambda norms, **_: coverage(np.eye(4), confidence=95)):
+        with pytest.raises(ValueError, match="confidence=95 must lie in"):
+            function([1.0], confidence=95)

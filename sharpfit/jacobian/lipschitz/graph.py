@@ -73,7 +73,7 @@ def trace(module: nn.Module) -> fx.GraphModule:
     ------
     CertificateError
         If the network cannot be copied or branches on the values of its input, or a layer has
-        hooks or lazy parameters.
+        hooks, a replaced forward or lazy parameters.
     """
     kind = type(module).__name__
     for name, value in [*module.named_parameters(), *module.named_buffers()]:
@@ -87,6 +87,11 @@ def trace(module: nn.Module) -> fx.GraphModule:
                 f"layer {name!r} of type {type(layer).__name__} has forward hooks, which may "
                 "change what it computes; remove them (weight_norm and spectral_norm of "
                 "torch.nn.utils.parametrizations work without hooks)."
+            )
+        if "forward" in vars(layer):
+            raise CertificateError(
+                f"the forward of layer {name!r} of type {type(layer).__name__} was replaced; put "
+                "what it does now into a class of its own."
             )
     copied = copy.deepcopy(module).eval()
     tracer = _LeafTracer()
