@@ -185,14 +185,15 @@ def _about_trend(sharpness: np.ndarray, ratio: float) -> str:
 
 def _about_jacobian(sharpened: float, steepened: float, columns: dict[str, np.ndarray]) -> str:
     told = f"The largest Jacobian norm went to {steepened:.3g} times its first value"
-    loss, curvature = columns["loss"], columns["loss_curvature"]
+    loss, fallen = columns["loss"], _ratio(columns["loss_curvature"])
     if steepened > 1 + _CHANGE and sharpened < steepened and loss[-1] < loss[0]:
-        fallen = _ratio(curvature)
-        amount = f" (to {fallen:.2g} times its first value)" if np.isfinite(fallen) else ""
-        return (
-            f"{told} and sharpness to {sharpened:.3g} times: as the loss falls, so does the loss's "
-            f"curvature{amount}, and sharpness understates how steep the network became."
-        )
+        told += f" and sharpness to {sharpened:.3g} times"
+        # That of the squared error is constant.
+        if fallen < 1 - _CHANGE:
+            return (
+                f"{told}: as the loss falls, so does the loss's curvature (to {fallen:.2g} times "
+                "its first value), and sharpness understates how steep the network became."
+            )
     return f"{told}."
 
 

@@ -43,13 +43,20 @@ def test_training_below_the_limit():
 
 
 def test_vanishing_loss_curvature_is_pointed_out():
-    told = diagnose(records([4, 6, 1], [2, 1, 0.01], jacobian=[1, 3, 8], gauss_newton=[4, 6, 0.9]))
+    rows = records([4, 6, 1], [2, 1, 0.01], jacobian=[1, 3, 8], gauss_newton=[4, 6, 0.9])
+    for row, curvature in zip(rows, [0.25, 0.2, 0.01], strict=True):
+        row["loss_curvature"] = curvature
+    told = diagnose(rows)
     assert told.jacobian_ratio == 8
     assert told.sharpness_ratio == 0.25
     assert told.gauss_newton_share == pytest.approx(0.9)
     assert "fell, from 4 to 1, with a peak of 6" in str(told)
     assert "understates how steep" in str(told)
+    assert "to 0.04 times its first value" in str(told)
     assert "90% of the sharpness" in str(told)
+    for row in rows:
+        row["loss_curvature"] = 2.0  # that of the squared error
+    assert "understates" not in str(diagnose(rows))
     together = diagnose(records([1, 2, 9], [2, 1, 0.5], jacobian=[1, 2, 3]))
     assert "understates" not in str(together)
 
