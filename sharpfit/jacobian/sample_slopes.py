@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from sharpfit.jacobian.pairs import Floats, count_duplicates, pair_blocks
 
@@ -167,6 +169,8 @@ def as_points(array: ArrayLike, name: str) -> Floats:
     -------
     ndarray of shape (n, d)
     """
+    if isinstance(array, Tensor):
+        array = array.detach().to("cpu", torch.float64)
     points = np.asarray(array, dtype=np.float64)
     if points.ndim == 0 or len(points) == 0:
         raise ValueError(f"{name} must hold at least one row, got shape {points.shape}")

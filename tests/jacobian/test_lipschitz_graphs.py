@@ -1,4 +1,4 @@
-"""Composition over graphs, margins, refusals, and searches for violated certificates."""
+"""Composition over graphs, margins, and searches for violated certificates."""
 
 import copy
 import math
@@ -12,39 +12,13 @@ from torch import nn
 
 from sharpfit.jacobian import (
     Certificate,
-    CertificateError,
     lipschitz_certificate,
-    register_lipschitz,
 )
 from sharpfit.networks.modules import MultilayerPerceptron
+from tests.jacobian.lipschitz_networks import Function, linear, norm_of
 
 # torch says once per process that it copies the input.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
-
-
-def norm_of(layer):
-    return float(torch.linalg.matrix_norm(layer.weight.detach().double(), 2))
-
-
-class Function(nn.Module):
-    """A network that is one expression of its layers."""
-
-    def __init__(self, function, **layers):
-        super().__init__()
-        self.function = function
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def forward(self, inputs):
-        return self.function(self, inputs)
-
-
-def linear(n_inputs=3, n_outputs=3, seed=0):
-    layer = nn.Linear(n_inputs, n_outputs)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        layer.weight.copy_(torch.randn(n_outputs, n_inputs, generator=generator))
-    return layer
 
 
 # Composition --------------------------------------------------------------------------------
@@ -225,118 +199,6 @@ def test_certificate_is_frozen_and_reports_tightness():
         certificate.tightness(0.0)
     with pytest.raises(AttributeError):
         certificate.constant = 1.0
-
-
-# Refusals -----------------------------------------------------------------------------------
-
-
-class Gate(nn.Module):
-    def forward(self, inputs):
-        return inputs if inputs.sum() > 0 else -inputs
-
-
-class Doubled(nn.Linear):
-    def forward(self, inputs):
-        return 2 * super().forward(inputs)
-
-
-@pytest.mark.parametrize(
-    ("network", "reason"),
-    [
-        (nn.MultiheadAttention(3, 1), "MultiheadAttention"),
-        (nn.Sequential(nn.LSTM(3, 2)), "register_lipschitz"),
-        (nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False)), "'0'.*track_running_stats"),
-        (nn.Sequential(nn.Softmax(dim=0)), "batch"),
-        (Gate(), "Gate.*could not be traced"),
-        (Function(lambda m, x: x * x), "mul multiplies two activations"),
-        (Function(lambda m, x: x / x), "divides by an activation"),
-        (Function(lambda m, x: x @ x.T), "no Lipschitz rule|multiplies two"),
-        (Function(lambda m, x: x**2), "pow"),
-        (Function(lambda m, x: torch.exp(x)), "exp"),
-        (Function(lambda m, x: x.mean()), "names? the dim|reduces over the batch"),
-        (Function(lambda m, x: x - x.mean(0)), "batch"),
-        (Function(lambda m, x: x.reshape(-1)), "mixes the batch"),
-        (Function(lambda m, x: x.transpose(0, 1)), "batch"),
-        (Function(lambda m, x: x.permute(1, 0)), "batch"),
-        (Function(lambda m, x: x[0]), "batch"),
-        (Function(lambda m, x: x[:, [0, 0]]), "copy entries"),
-        (Function(lambda m, x: torch.cat([x, x])), "batch"),
-        (Function(lambda m, x: x.argmax(1)), "argmax"),
-        (Function(lambda m, x: x.max(1)[1]), "int64"),
-        (Function(lambda m, x: (x, x)), "one tensor"),
-        (Function(lambda m, x: F.dropout(x)), "training"),
-        (Function(lambda m, x: x + F.silu(x, inplace=True)), "in place"),
-        (Function(lambda m, x: x / torch.zeros(3)), "zero entry"),
-        (nn.Bilinear(2, 2, 2), "Bilinear"),
-        (nn.Sequential(nn.LazyLinear(3)), "not initialised"),
-    ],
-)
-def test_what_has_no_constant_is_refused_by_name(network, reason):
-    with pytest.raises(CertificateError, match=reason):
-        lipschitz_certificate(network, (3,))
-
-
-def test_refusals_say_no_more_than_the_reason_and_the_remedy():
-    with pytest.raises(CertificateError) as caught:
-        lipschitz_certificate(nn.Sequential(nn.ReLU(), nn.Bilinear(2, 2, 2)), (3,))
-    assert len(str(caught.value).splitlines()) == 1
-    assert "'1' of type Bilinear" in str(caught.value)
-    assert "register_lipschitz(Bilinear, rule)" in str(caught.value)
-
-
-def test_subclasses_inherit_the_rule_only_with_the_forward():
-    class Renamed(nn.Linear):
-        pass
-
-    assert float(lipschitz_certificate(nn.Sequential(Renamed(3, 3)), (3,))) > 0
-    # The overridden one is looked into, not taken for a plain dense layer.
-    layer = Doubled(3, 3)
-    assert float(lipschitz_certificate(nn.Sequential(layer), (3,))) == pytest.approx(
-        2 * norm_of(layer)
-    )
-
-
-def test_hooks_are_refused():
-    network = nn.Sequential(linear())
-    network[0].register_forward_hook(lambda module, inputs, output: 10 * output)
-    with pytest.raises(CertificateError, match="hooks"):
-        lipschitz_certificate(network, (3,))
-
-
-def test_wrong_shapes_and_arguments():
-    with pytest.raises(CertificateError, match=r"input_shape=\(4,\)"):
-        lipschitz_certificate(nn.Sequential(linear()), (4,))
-    with pytest.raises(ValueError, match="input_shape"):
-        lipschitz_certificate(linear(), (0,))
-    with pytest.raises(ValueError, match="method"):
-        lipschitz_certificate(linear(), (3,), method="fast")
-    with pytest.raises(TypeError, match="module_"):
-        lipschitz_certificate("network", (3,))
-
-
-def test_registered_rules_are_used_and_checked():
-    class Square(nn.Module):
-        def forward(self, inputs):
-            return inputs.clamp(-1, 1) ** 2
-
-    with pytest.raises(CertificateError, match="pow"):
-        lipschitz_certificate(Square(), (3,))
-
-    def square_constant(module, input_shape):
-        """Twice the largest entry."""
-        return 2.0
-
-    register_lipschitz(Square, square_constant)
-    certificate = lipschitz_certificate(nn.Sequential(Square()), (3,))
-    assert float(certificate) == 2.0
-    assert certificate.rules[0].rule == "Twice the largest entry"
-    register_lipschitz(Square, lambda module, input_shape: -1.0)
-    with pytest.raises(CertificateError, match="returned -1"):
-        lipschitz_certificate(nn.Sequential(Square()), (3,))
-    with pytest.raises(TypeError, match="subclass"):
-        register_lipschitz(Square(), square_constant)
-    with pytest.raises(TypeError, match="callable"):
-        register_lipschitz(Square, 2.0)
 
 
 # Searches for violations --------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
@@ -150,3 +151,10 @@ def test_quantile_levels_are_checked():
     values, inputs = _data(n=10)
     with pytest.raises(ValueError, match="levels must lie"):
         slopes(values, inputs).quantile(1.5)
+
+
+def test_tensors_of_any_kind_are_rows():
+    X = torch.tensor([[0.0], [1.0], [3.0]], dtype=torch.bfloat16)
+    outputs = torch.tensor([[0.0], [2.0], [3.0]], requires_grad=True)
+    assert slopes(outputs, X).largest == 2.0
+    assert outputs.requires_grad

@@ -1,9 +1,11 @@
 """Which rule bounds the Lipschitz constant of which kind of layer."""
 
+import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from sharpfit.jacobian.lipschitz.errors import CertificateError
 
@@ -117,12 +119,13 @@ def apply_rule(module: nn.Module, input_shape: tuple[int, ...], name: str) -> tu
     kind = type(module).__name__
     rule = require_rule(module, name)
     try:
-        constant = float(rule(module, input_shape))
+        returned = rule(module, input_shape)
     except CertificateError as error:
         raise CertificateError(f"layer {name!r} of type {kind}: {error}") from error
-    if not constant >= 0.0 or constant == float("inf"):
+    constant = float(returned) if isinstance(returned, Real | Tensor) else math.nan
+    if not constant >= 0.0 or constant == math.inf:
         raise CertificateError(
-            f"the rule of layer {name!r} of type {kind} returned {constant}; a Lipschitz constant "
-            "is a finite number >= 0."
+            f"the rule of layer {name!r} of type {kind} returned {returned!r}; a Lipschitz "
+            "constant is a finite number >= 0."
         )
     return constant, describe_rule(rule)
