@@ -70,6 +70,8 @@ def test_an_interrupt_costs_the_run_in_progress_only(tmp_path, configurations):
         "from tests.experiments import test_run_store\n"
         "import json\n"
         "configurations = json.loads(sys.argv[2])\n"
+        # Processes in the background inherit that the signal is ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def stop(configuration):\n"
         "    if configuration['x'] == 3: os.kill(os.getpid(), signal.SIGINT)\n"
         "    return square(configuration)\n"
