@@ -17,8 +17,6 @@ FOLDER = Path(__file__).parents[2] / "benchmarks" / "experiments"
 
 @pytest.fixture
 def modules(monkeypatch):
-    if not FOLDER.exists():
-        pytest.skip("benchmarks are not installed")
     monkeypatch.syspath_prepend(FOLDER)
     return {
         name: importlib.import_module(name) for name in ("sweeps", "flat_minima", "trained_run")
