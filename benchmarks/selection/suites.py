@@ -8,15 +8,25 @@ from typing import Any
 
 import numpy as np
 from data_sets import (
+    approval,
     autompg,
+    bananas,
     bundled,
+    centroids,
+    checkerboard,
+    display_digits,
     drawn,
     hastie,
+    loans,
     mnist,
+    parity,
     phishing,
+    planes,
     segments,
     signals,
+    sparse_linear,
     spirals,
+    waveform,
 )
 from sklearn import datasets
 from sklearn.preprocessing import StandardScaler
@@ -164,6 +174,8 @@ MOONS = drawn(datasets.make_moons, n_samples=2300, noise=0.25)
 CIRCLES = drawn(datasets.make_circles, n_samples=2250, noise=0.15, factor=0.6)
 FRIEDMAN1 = drawn(datasets.make_friedman1, n_samples=2300, noise=1.0)
 FRIEDMAN2 = drawn(datasets.make_friedman2, n_samples=2250, noise=125.0)
+OVERLAPPING = drawn(datasets.make_blobs, n_samples=2200, n_features=8, centers=5, cluster_std=4.0)
+SWISS_ROLL = drawn(datasets.make_swiss_roll, n_samples=2250, noise=0.5)
 FRIEDMAN3 = drawn(datasets.make_friedman3, n_samples=2250, noise=0.1)
 
 SUITES = {
@@ -203,6 +215,20 @@ SUITES = {
                 Suite("signals", signals, 400, "convolutional", image=(1, 64)),
                 Suite("autompg", autompg, 200, "plain", task="regression"),
                 Suite("friedman3", FRIEDMAN3, 250, "regularised", task="regression"),
+                Suite("bananas", bananas, 300, "regularised", one_logit=True),
+                Suite("waveform", waveform, 250, "plain"),
+                Suite("display_digits", display_digits, 300, "regularised"),
+                Suite("loans", loans, 300, "plain", one_logit=True),
+                Suite("centroids", centroids, 300, "regularised"),
+                Suite("checkerboard", checkerboard, 300, "plain"),
+                Suite("sparse_linear", sparse_linear, 200, "plain"),
+                Suite("overlapping", OVERLAPPING, 200, "regularised"),
+                Suite(
+                    "parity", parity, 300, "convolutional", image=(8, 8), noise=0.1, one_logit=True
+                ),
+                Suite("approval", approval, 250, "regularised", task="regression"),
+                Suite("planes", planes, 250, "plain", task="regression"),
+                Suite("swiss_roll", SWISS_ROLL, 250, "plain", task="regression"),
             ]
         ),
     ]
