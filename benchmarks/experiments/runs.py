@@ -6,10 +6,8 @@ interrupted, killed or stopped by a full disk goes on where it was.
 """
 
 import hashlib
-import inspect
 import json
 import os
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -17,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas
+from code_version import code_version
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-import sharpfit
 
 CACHE = Path(__file__).parent / "cache"
 RESULTS = Path(__file__).parent / "results"
@@ -86,27 +83,6 @@ def completed(
             if not path.exists():
                 _run_alone(call)
     return [_row(p, c) for p, c in zip(paths, configurations, strict=True)]
-
-
-def code_version(function: RunFunction) -> str:
-    """Return what, besides the configuration, a run depends on: the code that makes it.
-
-    Parameters
-    ----------
-    function : callable
-        Its whole file counts, and those beside it that it imports names from; of sharpfit, the
-        version.
-
-    Returns
-    -------
-    str
-    """
-    own = Path(inspect.getfile(function))
-    names = {getattr(value, "__module__", None) for value in function.__globals__.values()}
-    files = {Path(getattr(sys.modules.get(name), "__file__", None) or own) for name in names}
-    beside = sorted({own} | {file for file in files if file.parent == own.parent})
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in beside)).hexdigest()
-    return f"{sharpfit.__version__}-{digest[:12]}"
 
 
 def write_table(rows: Sequence[Row], path: Path) -> None:

@@ -11,8 +11,11 @@ from pathlib import Path
 import pandas
 import pytest
 
-runs = pytest.importorskip("benchmarks.experiments.runs", reason="benchmarks are not installed")
 ROOT = Path(__file__).parents[2]
+# Scripts are run from their folder; workers and other processes get the same path.
+sys.path.insert(0, str(ROOT / "benchmarks" / "experiments"))
+runs = pytest.importorskip("runs", reason="benchmarks are not installed")
+code_version = pytest.importorskip("code_version")
 
 
 def square(configuration):
@@ -22,6 +25,13 @@ def square(configuration):
     if configuration["x"] == "overflow":
         raise FloatingPointError("the loss is not finite")
     return {"square": configuration["x"] ** 2, "undefined": float("nan")}
+
+
+def square_or_interrupt(configuration):
+    """A run that is interrupted where the environment says so."""
+    if str(configuration["x"]) == os.environ.get("INTERRUPTED_AT"):
+        os.kill(os.getpid(), signal.SIGINT)
+    return square(configuration)
 
 
 def killed_once_or_always(configuration):
@@ -64,25 +74,25 @@ def test_runs_are_done_once_and_returned_in_order(tmp_path, configurations, n_jo
 
 def test_an_interrupt_costs_the_run_in_progress_only(tmp_path, configurations):
     script = (
-        "import os, sys, signal\n"
+        "import json, signal, sys\n"
         "from pathlib import Path\n"
-        "from tests.experiments.test_run_store import complete, square\n"
-        "from tests.experiments import test_run_store\n"
-        "import json\n"
-        "configurations = json.loads(sys.argv[2])\n"
+        "from tests.experiments.test_run_store import complete, square_or_interrupt\n"
         # Processes in the background inherit that the signal is ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "def stop(configuration):\n"
-        "    if configuration['x'] == 3: os.kill(os.getpid(), signal.SIGINT)\n"
-        "    return square(configuration)\n"
-        "stop.__code__ = stop.__code__.replace(co_filename=test_run_store.__file__)\n"
-        "complete(Path(sys.argv[1]), configurations, stop)\n"
+        "complete(Path(sys.argv[1]), json.loads(sys.argv[2]), square_or_interrupt)\n"
     )
-    arguments = [sys.executable, "-c", script, str(tmp_path), json.dumps(configurations)]
-    process = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    process = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), json.dumps(configurations)],
+        cwd=ROOT,
+        env={**os.environ, "INTERRUPTED_AT": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert process.returncode != 0
     assert "KeyboardInterrupt" in process.stderr
-    assert [row["square"] for row in complete(tmp_path, configurations)] == [1, 4, 9]
+    rows = complete(tmp_path, configurations, square_or_interrupt)
+    assert [row["square"] for row in rows] == [1, 4, 9]
     assert [calls(tmp_path, x) for x in (1, 2, 3)] == [1, 1, 1]
 
 
@@ -90,7 +100,7 @@ def test_other_configuration_seed_or_code_is_another_run(tmp_path, configuration
     complete(tmp_path, configurations)
     complete(tmp_path, [{**configurations[0], "seed": 1}])
     assert calls(tmp_path, 1) == 2
-    monkeypatch.setattr(runs.sharpfit, "__version__", "another")
+    monkeypatch.setattr(code_version.sharpfit, "__version__", "another")
     complete(tmp_path, configurations[:1])
     assert calls(tmp_path, 1) == 3
 
