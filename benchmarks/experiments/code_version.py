@@ -11,7 +11,8 @@ from typing import Any
 import sharpfit
 
 _IMPORTS = (ast.Import, ast.ImportFrom)
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_OWN_SCOPES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 Definition = tuple[Path, str]
 
@@ -81,7 +82,10 @@ def _definitions(path: Path) -> dict[str, list[ast.stmt]]:
     """Return the statements at the top level of a file that give each of its names a value."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+        if (
+            isinstance(node, (ast.Module, *_DEFINITIONS))
+            and ast.get_docstring(node, clean=False) is not None
+        ):
             del node.body[0]
     found: dict[str, list[ast.stmt]] = {}
     for statement in tree.body:
@@ -90,16 +94,17 @@ def _definitions(path: Path) -> dict[str, list[ast.stmt]]:
     return found
 
 
-def _names_given(statement: ast.stmt) -> set[str]:
-    if isinstance(statement, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+def _names_given(statement: ast.AST) -> set[str]:
+    """Return the names that a statement gives a value in the scope that it is in."""
+    if isinstance(statement, _DEFINITIONS):
         return {statement.name}
-    names = set()
-    for node in ast.walk(statement):
-        if isinstance(node, _IMPORTS):
-            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-    return names
+    if isinstance(statement, _IMPORTS):
+        return {(alias.asname or alias.name).split(".")[0] for alias in statement.names}
+    if isinstance(statement, ast.Name):
+        return {statement.id} if isinstance(statement.ctx, ast.Store) else set()
+    if isinstance(statement, _OWN_SCOPES):
+        return set()
+    return set().union(*map(_names_given, ast.iter_child_nodes(statement)))
 
 
 def _named_in(statement: ast.stmt, path: Path, name: str) -> list[Definition]:

@@ -17,6 +17,7 @@ from parts import CHOICES, helper as renamed, unused
 
 LEVEL = 3
 CLAIM = "Flat networks generalise."
+ALL = [configuration for configuration in range(2)]
 
 
 @cache
