@@ -17,7 +17,8 @@ from findings import Finding
 from flat_minima_figures import draw_all
 from runs import RESULTS, write_table
 from sweeps import BASES, STRENGTHS, sweeps
-from trained_run import MEASURES
+
+from sharpfit.measures import MEASURES
 
 JACOBIAN, SHARPNESS = "largest_jacobian", "sharpness"
 PROBABILITIES = "largest_probability_jacobian"
@@ -216,7 +217,7 @@ def measures_of(network: str, parts: dict[str, Any]) -> list[dict[str, Any]]:
     table = fitted(all_runs(network, parts).query("equal == 'updates'"))
     rows = []
     for gap in GAPS:
-        for measure in (*MEASURES, "selection_criterion"):
+        for measure in MEASURES:
             found = within_seeds(table, measure, gap)
             rows.append({"network": network, "gap": gap, "measure": measure, **vars(found)})
     return rows

@@ -1,6 +1,7 @@
 """Flat minima across runs: train and measure the networks of every sweep, resumably.
 
-``python sweeps.py mlp cnn resnet --seeds 3`` does what is missing and writes one table a network.
+``python sweeps.py mlp cnn resnet cnn_mnist --seeds 3`` does what is missing and writes one table a
+study: a kind of network on one data set.
 """
 
 import argparse
@@ -13,9 +14,9 @@ from trained_run import trained_run
 
 Configuration = dict[str, Any]
 
-# What every run of a network has unless a sweep changes it.
+# What every run of a study has unless a sweep changes it.
 BASES: dict[str, Configuration] = {
-    network: {
+    study: {
         "network": network,
         "data": data,
         "rows": rows,
@@ -31,10 +32,11 @@ BASES: dict[str, Configuration] = {
         "equal": "updates",
         "at": updates,
     }
-    for network, data, rows, batch_size, updates in (
-        ("mlp", "mnist", 500, 50, 600),
-        ("cnn", "digits", 300, 30, 300),
-        ("resnet", "digits", 300, 30, 400),
+    for study, network, data, rows, batch_size, updates in (
+        ("mlp", "mlp", "mnist", 500, 50, 600),
+        ("cnn", "cnn", "digits", 300, 30, 300),
+        ("resnet", "resnet", "digits", 300, 30, 400),
+        ("cnn_mnist", "cnn", "mnist", 500, 50, 300),
     )
 }
 
@@ -52,6 +54,8 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "dropout": (0.1, 0.3, 0.5),
 }
 JACOBIAN_PENALTIES = (1e-5, 1e-4, 1e-3)
+# Here weight decay alone multiplies the weights by -9 in every update.
+DIVERGING = {"lr": 1000.0, "weight_decay": 1e-2}
 
 
 def sweeps(
@@ -96,6 +100,7 @@ def sweeps(
             base,
             *({**base, "jacobian_penalty": strength} for strength in JACOBIAN_PENALTIES),
         ],
+        "a learning rate that diverges": [{**base, **DIVERGING}],
     }
 
 
@@ -118,17 +123,17 @@ def configurations(settings: dict[str, list[Configuration]], n_seeds: int) -> li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("networks", nargs="*", default=list(BASES), help="mlp, cnn, resnet")
+    parser.add_argument("studies", nargs="*", default=list(BASES), help=", ".join(BASES))
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for network in arguments.networks:
-        runs = configurations(sweeps(BASES[network]), arguments.seeds)
-        name = f"flat_minima_{network}"
+    for study in arguments.studies:
+        runs = configurations(sweeps(BASES[study]), arguments.seeds)
+        name = f"flat_minima_{study}"
         rows = completed(trained_run, runs, name=name, n_jobs=arguments.jobs)
         write_table(rows, RESULTS / f"{name}.csv")
-        print(f"{network}: {len(rows)} runs, {sum(r.get('seconds', 0) for r in rows):.0f} s")
+        print(f"{study}: {len(rows)} runs, {sum(r.get('seconds', 0) for r in rows):.0f} s")
 
 
 if __name__ == "__main__":

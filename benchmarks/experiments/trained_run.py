@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 
-from sharpfit import NetworkClassifier, selection_scorer
+from sharpfit import NetworkClassifier
 from sharpfit.measures import compute_measures
 from sharpfit.networks import StopTrainingAt
 from sharpfit.networks.interventions import (
@@ -26,27 +26,6 @@ Row = dict[str, float]
 Rows = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]
 
 MAX_EPOCHS = 300
-MEASURES = (
-    "sharpness",
-    "gauss_newton_sharpness",
-    "adaptive_sharpness",
-    "ascent_sharpness",
-    "average_direction_sharpness",
-    "fisher_rao_norm",
-    "relative_flatness",
-    "largest_jacobian",
-    "mean_jacobian",
-    "largest_probability_jacobian",
-    "mean_probability_jacobian",
-    "geometric_complexity",
-    "log_geometric_complexity_over_margin",
-    "largest_slope",
-    "negative_margin",
-    "negative_jacobian_normalised_margin",
-    "squared_norm",
-    "squared_distance_from_initialisation",
-    "log_spectral_complexity_over_margin",
-)
 
 
 def trained_run(configuration: dict[str, Any]) -> Row:
@@ -118,10 +97,8 @@ def measured(estimator: NetworkClassifier, X: Any, y: Any, X_test: Any, y_test: 
         values[f"{part}_loss"] = log_loss(labels, np.exp(log_probabilities))
     for kind in ("error", "loss"):
         values[f"{kind}_gap"] = values[f"test_{kind}"] - values[f"training_{kind}"]
-    found = compute_measures(estimator, X, y, measures=MEASURES, random_state=0)
-    values |= {name: found[name].value for name in MEASURES}
-    values["selection_criterion"] = -selection_scorer.score(estimator, X, y)
-    return values
+    found = compute_measures(estimator, X, y, random_state=0)
+    return values | {name: measured.value for name, measured in found.items()}
 
 
 @functools.cache

@@ -140,7 +140,6 @@ MEASURES: dict[str, Measure] = {
                 jacobians.largest_probability_jacobian,
                 jacobians.mean_probability_jacobian,
                 jacobians.probability_geometric_complexity,
-                sensitivity.network_sensitivity,
                 sensitivity.input_scaled_sensitivity,
                 jacobians.largest_slope,
                 jacobians.mean_slope,
@@ -158,6 +157,7 @@ MEASURES: dict[str, Measure] = {
                 relative_flatness.relative_flatness,
             ),
         ),
+        (None, (sensitivity.network_sensitivity,)),
         (_BISECTION, (pac_bayes.pac_bayes_flatness,)),
         (
             _ESTIMATOR,

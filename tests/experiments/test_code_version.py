@@ -117,6 +117,8 @@ def test_what_the_run_reaches_counts(version, name, old, new):
         ("experiment", "An experiment.", "Another."),
         ("parts", "def unused(x):\n    return x", "def unused(x):\n    return -x"),
         ("more", "def other(x):\n    return x", "def other(x):\n    return -x"),
+        # A variable of the list has the name of a variable of the run.
+        ("experiment", "for configuration in range(2)", "for configuration in range(3)"),
     ],
 )
 def test_what_else_is_in_the_files_does_not_count(version, name, old, new):
