@@ -98,7 +98,8 @@ class JacobianProfiler(CallbackSupport, TransformerMixin, MetaEstimatorMixin, Ja
         Of the logits where `output` is "margin" or "loss".
     margin_constant_ : float
         Empirical Lipschitz constant of the margin of the true class, see
-        `sharpfit.jacobian.empirical_margin_constant`. Classifiers, only if y was given.
+        `sharpfit.jacobian.empirical_margin_constant`. Classifiers, only if y was given. With more
+        than 64 classes and inputs it takes as many backward passes as there are classes.
     margin_contradicted_ : bool
         Whether pairs of rows show a larger margin slope than any gradient at a row. Likewise.
     n_conflicting_pairs_ : int

@@ -40,7 +40,8 @@ def logit_norms(problem: Problem, function: AnalysedFunction, **settings: Any) -
     Parameters
     ----------
     problem : Problem
-        With labels, margins are those of the labels, otherwise of the predicted classes.
+        With labels, margins are those of the labels, and their gradients are found to all other
+        classes; otherwise of the predicted classes to the runner-up.
     function : AnalysedFunction
     **settings
         Passed to `sharpfit.jacobian.jacobian_norms`.
@@ -49,15 +50,11 @@ def logit_norms(problem: Problem, function: AnalysedFunction, **settings: Any) -
     -------
     sharpfit.jacobian.JacobianNorms
     """
-    targets = None
+    targets, margins = None, problem.task == "classification"
     if problem.labels is not None:
-        targets = torch.as_tensor(problem.labels).to(function.inputs.device)
+        targets, margins = torch.as_tensor(problem.labels), "all"
     return jacobian_norms(
-        function.module,
-        function.inputs,
-        targets=targets,
-        margins=problem.task == "classification",
-        **settings,
+        function.module, function.inputs, targets=targets, margins=margins, **settings
     )
 
 

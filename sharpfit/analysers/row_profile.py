@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sharpfit.analysers.jacobian_space import AnalysedFunction
 from sharpfit.analysers.row_norms import logit_norms, output_norms
@@ -35,8 +36,8 @@ class RowProfile:
     norms : JacobianNorms
         Of the output that was asked for.
     logits : JacobianNorms
-        Of the logits or predictions; for classifiers with margins of the labels, or of the
-        predicted classes where there are no labels.
+        Of the logits or predictions; for classifiers with margins of the labels (their gradients
+        to all other classes), or of the predicted classes where there are no labels.
     slopes : Slopes
         Of the probabilities if these were asked for, of the logits or predictions otherwise.
     margin_constant : MarginConstant or None
@@ -118,14 +119,8 @@ def row_profile(
     targets = None if problem.targets is None else problem.targets.cpu().numpy()
     constant = None
     if problem.labels is not None:
-        assert of_logits.margin is not None
-        gradients = of_logits.largest_margin_gradient
         constant = empirical_margin_constant(
-            of_logits.margin,
-            problem.labels,
-            points,
-            of_logits.margin_gradient if gradients is None else gradients,
-            **pairs,
+            of_logits.margin, problem.labels, points, _gradients_of_margins(of_logits), **pairs
         )
     return RowProfile(
         norms=norms,
@@ -134,6 +129,18 @@ def row_profile(
         margin_constant=constant,
         loss_slope_bound=_loss_slope_bound(problem, logits, points, pairs),
     )
+
+
+def _gradients_of_margins(logits: JacobianNorms) -> NDArray[np.float64]:
+    """Return the largest gradient norm of a margin at each row.
+
+    Where the row's class is the predicted one, minus its differences to the others are the
+    margins of these. Elsewhere such a difference is no class's margin and may be steeper.
+    """
+    assert logits.margin is not None
+    assert logits.margin_gradient is not None
+    assert logits.largest_margin_gradient is not None
+    return np.where(logits.margin > 0, logits.largest_margin_gradient, logits.margin_gradient)
 
 
 def _loss_slope_bound(

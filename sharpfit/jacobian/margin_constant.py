@@ -70,8 +70,9 @@ def empirical_margin_constant(
     inputs : array-like of shape (n, ...)
         Samples; distances are Euclidean.
     margin_gradients : array-like of shape (n,), optional
-        Norms of the margin gradients, see `JacobianNorms.margin_gradient` (runner-up) or
-        `JacobianNorms.largest_margin_gradient` (all other classes).
+        Norms of the margin gradients, see `JacobianNorms.margin_gradient`. At correctly classified
+        samples that to any other class counts, see `JacobianNorms.largest_margin_gradient`: there
+        the difference is the margin of the other class.
     n_neighbours : int, optional
         Look at each row's nearest neighbours only; all pairs by default.
     verbose : int, default=0

@@ -120,6 +120,51 @@ def margin_differences(jacobians: Tensor, classes: Tensor, rivals: Tensor) -> tu
     return differences[rows, rivals], largest
 
 
+def largest_difference_norms(linearisation: Linearisation, classes: Tensor) -> Tensor:
+    """Largest gradient norm over all logit differences, without forming Jacobians.
+
+    Takes as many products as there are outputs or inputs, whichever are fewer, and the memory of
+    a few of them.
+
+    Parameters
+    ----------
+    linearisation : Linearisation
+        Of the logits.
+    classes : Tensor of shape (n,)
+        Classes that the others are subtracted from.
+
+    Returns
+    -------
+    Tensor of shape (n,), float64
+        For one logit, the norm of its gradient.
+    """
+    outputs, inputs = linearisation.outputs, linearisation.inputs
+    n_outputs, n_features = outputs.shape[1], inputs[0].numel()
+    if n_outputs == 1:
+        gradient = linearisation.transposed_product(torch.ones_like(outputs))
+        return torch.linalg.vector_norm(gradient.flatten(1).double(), dim=1)
+    own = classes.unsqueeze(1)
+    if n_features < n_outputs:
+        squares = torch.zeros_like(outputs, dtype=torch.float64)
+        tangent = outputs.new_zeros(len(inputs), n_features)
+        for feature in range(n_features):
+            tangent[:, feature] = 1.0
+            column = linearisation.product(tangent.view_as(inputs))
+            squares += (column.gather(1, own) - column).double().square()
+            tangent[:, feature] = 0.0
+        return squares.amax(dim=1).sqrt()
+    cotangent = torch.zeros_like(outputs)
+    own_gradient = linearisation.transposed_product(cotangent.scatter(1, own, 1.0))
+    largest = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
+    for other in range(n_outputs):
+        cotangent[:, other] = 1.0
+        difference = own_gradient - linearisation.transposed_product(cotangent)
+        norms = torch.linalg.vector_norm(difference.flatten(1).double(), dim=1)
+        torch.maximum(largest, norms, out=largest)
+        cotangent[:, other] = 0.0
+    return largest
+
+
 @in_plain_mode
 def margin_gradients(
     module: nn.Module,
@@ -164,6 +209,7 @@ def margin_gradients(
     frozen = FrozenModule(module, inputs)
     if targets is not None:
         check_classes(targets, inputs, frozen.n_outputs)
+        targets = targets.to(inputs.device)
     margins, gradients = [], []
     row_bytes = frozen.product_bytes(inputs)
     for rows in chunks(inputs, batch_size, memory_budget, row_bytes=row_bytes):

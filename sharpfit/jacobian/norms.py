@@ -11,14 +11,9 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
+from sharpfit.jacobian.chunk_norms import Margins, exact_norms, iterated_norms, loss_norms
 from sharpfit.jacobian.exact import ExactJacobians
 from sharpfit.jacobian.gram import GramNorms
-from sharpfit.jacobian.iterated import (
-    OutputProducts,
-    iterated_spectral_norms,
-    probability_product,
-    probed_frobenius_norms,
-)
 from sharpfit.jacobian.linearisation import (
     FrozenModule,
     Linearisation,
@@ -26,13 +21,7 @@ from sharpfit.jacobian.linearisation import (
     chunks,
     seeded_generator,
 )
-from sharpfit.jacobian.margins import (
-    check_classes,
-    margin_cotangents,
-    margin_differences,
-    margins_and_rivals,
-    predicted_classes,
-)
+from sharpfit.jacobian.margins import check_classes
 from sharpfit.jacobian.progress import followed
 from sharpfit.jacobian.surroundings import in_plain_mode
 from sharpfit.objective import SampleLoss
@@ -66,8 +55,11 @@ class JacobianNorms:
     margin_gradient : ndarray of shape (n,) or None
         Euclidean norms of the gradients of these margins.
     largest_margin_gradient : ndarray of shape (n,) or None
-        The largest gradient norm of the logit differences to all other classes. None with
-        the iterative method, where it would cost `C` passes.
+        The largest gradient norm of the logit differences to all other classes, as far as it was
+        looked for.
+    largest_margin_gradient_error : ndarray of shape (n,) or None
+        How far above the true value may lie, at most; 0 where exact, infinite where nothing that
+        was asked for bounds it.
     """
 
     output: Output
@@ -79,6 +71,7 @@ class JacobianNorms:
     margin: NDArray[np.float64] | None = None
     margin_gradient: NDArray[np.float64] | None = None
     largest_margin_gradient: NDArray[np.float64] | None = None
+    largest_margin_gradient_error: NDArray[np.float64] | None = None
 
 
 @in_plain_mode
@@ -89,7 +82,7 @@ def jacobian_norms(
     output: Output = "logits",
     targets: Tensor | None = None,
     loss: SampleLoss | None = None,
-    margins: bool = False,
+    margins: Margins = False,
     method: Method = "auto",
     tol: float = 1e-3,
     max_products: int = 300,
@@ -99,7 +92,7 @@ def jacobian_norms(
     random_state: int = 0,
     verbose: int = 0,
 ) -> JacobianNorms:
-    """Spectral and Frobenius norms of each sample's input-output Jacobian.
+    r"""Spectral and Frobenius norms of each sample's input-output Jacobian.
 
     The module is copied and evaluated in evaluation mode; the original is left as it is.
 
@@ -117,9 +110,13 @@ def jacobian_norms(
         required for ``output="loss"``, of whatever kind the loss takes.
     loss : sharpfit.objective.SampleLoss, optional
         Required for ``output="loss"``.
-    margins : bool, default=False
+    margins : bool or "all", default=False
         Also return the logit margins and the norms of their gradients, at little cost.
-        Always so for ``output="margin"``.
+        Always so for ``output="margin"``. The largest gradient over all other classes comes with
+        them where Jacobians are formed. Where norms are iterated, it is enclosed between that to
+        the runner-up and :math:`\sqrt 2` times the spectral norm; "all" computes it there as
+        well, by as many products as there are outputs or inputs, whichever are fewer: about the
+        time of forming the Jacobians, in the memory of a few products.
     method : {"auto", "exact", "krylov"}, default="auto"
         "exact" forms each chunk's Jacobians by the cheaper of forward and reverse
         mode; "krylov" iterates with products; "auto" is exact up to 64 outputs or inputs.
@@ -164,17 +161,19 @@ def jacobian_norms(
     >>> norms.spectral, norms.frobenius, norms.margin_gradient
     (array([4.]), array([5.]), array([5.]))
     """
-    _check_arguments(output, targets, loss, inputs)
+    _check_arguments(output, margins, targets, loss, inputs)
     _check_effort(tol, max_products, n_probes)
     frozen = FrozenModule(module, inputs)
     margins = margins or output == "margin"
     if margins and output == "loss":
         raise ValueError(
-            "margins=True goes with logits, probabilities or margins, not output='loss'"
+            f"margins={margins!r} goes with logits, probabilities or margins, not output='loss'"
         )
     if margins and targets is not None:
         check_classes(targets, inputs, frozen.n_outputs)
-    iterate = frozen.iterates(method) and output in ("logits", "probabilities")
+    if targets is not None:
+        targets = targets.to(inputs.device)
+    iterate = frozen.iterates(method)
     generator = seeded_generator(random_state, inputs.device)
     exact = None if iterate or output == "loss" else ExactJacobians(frozen, inputs)
     row_bytes = frozen.product_bytes(inputs) if exact is None else exact.row_bytes
@@ -184,105 +183,31 @@ def jacobian_norms(
     for rows in followed(walk, len(inputs), name="jacobian_norms", verbose=verbose):
         chunk = inputs[rows]
         chunk_targets = None if targets is None else targets[rows]
+        if exact is not None:
+            parts.append(exact_norms(exact, chunk, output, chunk_targets, margins, gram_norms))
+            continue
+        linearisation = Linearisation(frozen, chunk)
         if output == "loss":
             assert loss is not None
             assert chunk_targets is not None
-            parts.append(_loss_norms(frozen, chunk, loss, chunk_targets))
-        elif exact is None:
-            parts.append(
-                _iterated_norms(
-                    frozen,
-                    chunk,
-                    output,
-                    chunk_targets,
-                    margins,
-                    (tol, max_products, n_probes),
-                    generator,
-                )
-            )
+            parts.append(loss_norms(linearisation, loss, chunk_targets))
         else:
-            parts.append(_exact_norms(exact, chunk, output, chunk_targets, margins, gram_norms))
+            effort = (tol, max_products, n_probes)
+            parts.append(
+                iterated_norms(linearisation, output, chunk_targets, margins, effort, generator)
+            )
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     if "spectral" not in found:
         found["spectral"], found["frobenius"] = gram_norms.norms()
     columns = {name: values.double().cpu().numpy() for name, values in found.items()}
-    if iterate:
+    if "spectral_error" in columns:
         _warn_unless_converged(columns, tol, max_products)
     zeros = np.zeros(len(inputs))
     return JacobianNorms(
         output=output,
-        method="krylov" if iterate else "exact",
+        method="krylov" if "spectral_error" in columns else "exact",
         **{"spectral_error": zeros, "frobenius_error": zeros, **columns},
     )
-
-
-def _exact_norms(
-    exact: ExactJacobians,
-    inputs: Tensor,
-    output: Output,
-    targets: Tensor | None,
-    margins: bool,
-    gram_norms: GramNorms,
-) -> dict[str, Tensor]:
-    logits, jacobians = exact(inputs)
-    found: dict[str, Tensor] = {}
-    if margins:
-        classes = predicted_classes(logits) if targets is None else targets
-        margin, rivals = margins_and_rivals(logits, classes)
-        gradients, largest = margin_differences(jacobians, classes, rivals)
-        found = {
-            "margin": margin,
-            "margin_gradient": torch.linalg.vector_norm(gradients.double(), dim=1),
-            "largest_margin_gradient": largest,
-        }
-        if output == "margin":
-            norm = found["margin_gradient"]
-            return {"spectral": norm, "frobenius": norm, **found}
-    if output == "probabilities":
-        jacobians = probability_product(logits, jacobians)
-    gram_norms.add(jacobians)
-    return found
-
-
-def _loss_norms(
-    module: FrozenModule, inputs: Tensor, loss: SampleLoss, targets: Tensor
-) -> dict[str, Tensor]:
-    linearisation = Linearisation(module, inputs)
-    cotangents = loss.gradient(linearisation.outputs, targets)
-    gradients = linearisation.transposed_product(cotangents).flatten(1)
-    norms = torch.linalg.vector_norm(gradients.double(), dim=1)
-    return {"spectral": norms, "frobenius": norms}
-
-
-def _iterated_norms(
-    module: FrozenModule,
-    inputs: Tensor,
-    output: Output,
-    targets: Tensor | None,
-    margins: bool,
-    effort: tuple[float, int, int],
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
-    tol, max_products, n_probes = effort
-    linearisation = Linearisation(module, inputs)
-    logits = linearisation.outputs
-    products = OutputProducts(linearisation, output == "probabilities")
-    top = iterated_spectral_norms(products, generator, tol=tol, max_products=max_products)
-    frobenius, frobenius_error = probed_frobenius_norms(products, generator, n_probes)
-    found = {
-        "spectral": top.values,
-        "spectral_error": top.errors,
-        "frobenius": frobenius,
-        "frobenius_error": frobenius_error,
-    }
-    if margins:
-        classes = predicted_classes(logits) if targets is None else targets
-        margin, rivals = margins_and_rivals(logits, classes)
-        cotangents = margin_cotangents(logits, classes, rivals)
-        gradients = linearisation.transposed_product(cotangents).flatten(1)
-        found["margin"] = margin
-        found["margin_gradient"] = torch.linalg.vector_norm(gradients.double(), dim=1)
-    return found
 
 
 def _warn_unless_converged(columns: dict[str, np.ndarray], tol: float, max_products: int) -> None:
@@ -298,10 +223,16 @@ def _warn_unless_converged(columns: dict[str, np.ndarray], tol: float, max_produ
 
 
 def _check_arguments(
-    output: str, targets: Tensor | None, loss: SampleLoss | None, inputs: Tensor
+    output: str,
+    margins: Margins,
+    targets: Tensor | None,
+    loss: SampleLoss | None,
+    inputs: Tensor,
 ) -> None:
     if output not in get_args(Output):
         raise ValueError(f"output must be one of {get_args(Output)}, got {output!r}")
+    if margins not in (False, True, "all"):
+        raise ValueError(f"margins must be True, False or 'all', got {margins!r}")
     if output == "loss" and (loss is None or targets is None):
         raise ValueError(
             "output='loss' needs both loss (see sharpfit.objective.as_sample_loss) and targets"

@@ -6,6 +6,8 @@ import torch
 from sklearn.datasets import make_classification
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetClassifier
+from torch import nn
 
 from sharpfit import JacobianProfiler, NetworkClassifier
 from sharpfit.bridge import as_problem
@@ -41,6 +43,42 @@ def test_certificate_is_above_every_slope(pipeline, data, space, method):
     if space == "network":
         alone = lipschitz_certificate(as_problem(pipeline, X).module, (5,), method=method)
         assert float(certificate) == float(alone)
+
+
+class Opposites(nn.Module):
+    """The difference of the first two logits is twice as steep as any class's margin."""
+
+    def __init__(self):
+        super().__init__()
+        self.top = nn.Parameter(torch.tensor(100.0))
+
+    def forward(self, x):
+        return torch.cat([torch.sin(x), -torch.sin(x), self.top.expand_as(x)], dim=1)
+
+
+def test_margin_constant_of_misclassified_rows_is_below_the_true_one():
+    X = np.linspace(-1, 1, 30, dtype=np.float32)[:, None]
+    y = np.arange(30) % 3
+    net = NeuralNetClassifier(
+        Opposites, criterion=nn.CrossEntropyLoss, lr=0.0, max_epochs=1, train_split=None, verbose=0
+    ).fit(X, y)
+    profiler = JacobianProfiler(net).fit(X, y)
+    assert 0.9 < profiler.margin_constant_ <= 1 + 1e-6
+
+
+def test_margin_constant_looks_at_all_of_many_classes():
+    # Logit k moves along feature k only, most of all the last, which is nobody's runner-up.
+    weight = torch.eye(70)
+    weight[-1, -1] = -50.0
+    rows = torch.eye(70)[:-1] + 0.01
+    module = nn.Sequential(nn.Flatten(), nn.Linear(70, 70, bias=False))
+    module[1].weight.data = weight
+    net = NeuralNetClassifier(
+        module, criterion=nn.CrossEntropyLoss, lr=0.0, max_epochs=1, train_split=None, verbose=0
+    ).fit(rows.numpy(), np.arange(69))
+    profiler = JacobianProfiler(net).fit(rows.numpy(), np.arange(69))
+    assert profiler.profile(rows.numpy()).norms.method == "krylov"
+    assert profiler.margin_constant_ == pytest.approx(np.hypot(50, 1), rel=1e-5)
 
 
 @pytest.mark.parametrize("output", ["logits", "loss"])

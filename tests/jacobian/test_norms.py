@@ -8,108 +8,16 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
-from sharpfit.jacobian import jacobian_norms, margin_gradients
+from sharpfit.jacobian import jacobian_norms
 from sharpfit.objective import as_sample_loss
-
-
-class Residual(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Linear(5, 5)
-        self.activation = nn.Tanh()
-        self.head = nn.Linear(5, 3)
-
-    def forward(self, x):
-        return self.head(x + self.activation(self.first(x)))
-
-
-class HiddenInPlaceOperation(nn.Module):
-    """Looks like a chain of layers, but doubles a tensor between two of them."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Linear(5, 4)
-        self.head = nn.Linear(4, 3)
-
-    def forward(self, x):
-        return self.head(self.first(x).mul_(2.0))
-
-
-class HiddenScale(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(5, 3)
-
-    def forward(self, x):
-        return 3 * self.head(x)
-
-
-def _nets():
-    torch.manual_seed(0)
-    normalised = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
-    normalised(torch.randn(50, 5))
-    flat, image = (5,), (1, 8, 8)
-    return {
-        "tanh": (nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)), flat),
-        "in-place relu": (
-            nn.Sequential(nn.Linear(5, 8), nn.ReLU(inplace=True), nn.Linear(8, 3)),
-            flat,
-        ),
-        "in-place elu": (
-            nn.Sequential(nn.Linear(5, 8), nn.ELU(inplace=True), nn.Linear(8, 3)),
-            flat,
-        ),
-        "two activations": (
-            nn.Sequential(nn.Linear(5, 8), nn.PReLU(), nn.SiLU(), nn.Linear(8, 3), nn.Sigmoid()),
-            flat,
-        ),
-        "dropout": (nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.5), nn.Linear(8, 3)), flat),
-        "batch norm": (normalised, flat),
-        "batch norm first": (nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 3)), flat),
-        "residual": (Residual(), flat),
-        "hidden in-place": (HiddenInPlaceOperation(), flat),
-        "hidden scale": (HiddenScale(), flat),
-        "more outputs than inputs": (
-            nn.Sequential(nn.Linear(5, 8), nn.GELU(), nn.Linear(8, 9)),
-            flat,
-        ),
-        "one logit": (nn.Sequential(nn.Linear(5, 8), nn.ELU(), nn.Linear(8, 1)), flat),
-        "flattened image": (nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), image),
-        "convolutional": (
-            nn.Sequential(
-                nn.Conv2d(1, 4, 3),
-                nn.ReLU(),
-                nn.MaxPool2d(2),
-                nn.Flatten(),
-                nn.Linear(36, 4),
-            ),
-            image,
-        ),
-    }
-
-
-def _case(name, dtype=torch.float64):
-    net, shape = _nets()[name]
-    inputs = torch.randn(7, *shape, generator=torch.Generator().manual_seed(1))
-    return net.to(dtype).eval(), inputs.to(dtype)
-
-
-def _dense(function, inputs):
-    """Jacobians by plain reverse mode, one row of inputs and one output at a time."""
-    jacobians = []
-    for row in inputs:
-        row = row.clone().requires_grad_()
-        outputs = function(row.unsqueeze(0))[0]
-        gradients = [torch.autograd.grad(z, row, retain_graph=True)[0] for z in outputs]
-        jacobians.append(torch.stack([gradient.flatten() for gradient in gradients]))
-    return torch.stack(jacobians).numpy()
+from tests.jacobian.norm_cases import case, dense_jacobians, networks
 
 
 @pytest.mark.parametrize("method", ["exact", "krylov"])
-@pytest.mark.parametrize("name", _nets())
+@pytest.mark.parametrize("name", networks())
 def test_logit_norms_match_dense_jacobians(name, method):
-    net, inputs = _case(name)
-    dense = _dense(net, inputs)
+    net, inputs = case(name)
+    dense = dense_jacobians(net, inputs)
     norms = jacobian_norms(net, inputs, method=method, tol=1e-9, batch_size=3)
     np.testing.assert_allclose(norms.spectral, np.linalg.norm(dense, 2, axis=(1, 2)), rtol=1e-8)
     np.testing.assert_allclose(norms.frobenius, np.linalg.norm(dense, axis=(1, 2)), rtol=1e-12)
@@ -119,55 +27,16 @@ def test_logit_norms_match_dense_jacobians(name, method):
 @pytest.mark.parametrize("method", ["exact", "krylov"])
 @pytest.mark.parametrize("name", ["tanh", "one logit", "more outputs than inputs"])
 def test_probability_norms_match_dense_jacobians(name, method):
-    net, inputs = _case(name)
+    net, inputs = case(name)
     squash = torch.sigmoid if name == "one logit" else (lambda z: z.softmax(dim=1))
-    dense = _dense(lambda x: squash(net(x)), inputs)
+    dense = dense_jacobians(lambda x: squash(net(x)), inputs)
     norms = jacobian_norms(net, inputs, output="probabilities", method=method, tol=1e-9)
     np.testing.assert_allclose(norms.spectral, np.linalg.norm(dense, 2, axis=(1, 2)), rtol=1e-7)
 
 
-@pytest.mark.parametrize("with_targets", [False, True])
-@pytest.mark.parametrize("name", ["tanh", "convolutional", "more outputs than inputs"])
-def test_margins_and_their_gradients(name, with_targets):
-    net, inputs = _case(name)
-    logits, dense = net(inputs).detach().numpy(), _dense(net, inputs)
-    targets = torch.arange(7) % 3 if with_targets else None
-    norms = jacobian_norms(net, inputs, targets=targets, margins=True)
-    for i in range(7):
-        own = i % 3 if with_targets else logits[i].argmax()
-        others = [k for k in range(logits.shape[1]) if k != own]
-        rival = max(others, key=lambda k: logits[i, k])
-        assert norms.margin[i] == pytest.approx(logits[i, own] - logits[i, rival])
-        assert norms.margin_gradient[i] == pytest.approx(
-            np.linalg.norm(dense[i, own] - dense[i, rival])
-        )
-        assert norms.largest_margin_gradient[i] == pytest.approx(
-            max(np.linalg.norm(dense[i, own] - dense[i, k]) for k in others)
-        )
-    margin = jacobian_norms(net, inputs, targets=targets, output="margin")
-    np.testing.assert_allclose(margin.spectral, norms.margin_gradient, rtol=1e-12)
-    np.testing.assert_allclose(margin.frobenius, norms.margin_gradient, rtol=1e-12)
-    iterated = jacobian_norms(net, inputs, targets=targets, margins=True, method="krylov")
-    np.testing.assert_allclose(iterated.margin_gradient, norms.margin_gradient, rtol=1e-10)
-    values, gradients = margin_gradients(net, inputs, targets=targets, batch_size=2)
-    np.testing.assert_allclose(values, norms.margin, rtol=1e-12)
-    assert gradients.shape == inputs.shape
-    np.testing.assert_allclose(gradients.flatten(1).norm(dim=1), norms.margin_gradient, rtol=1e-10)
-
-
-def test_one_logit_margin_is_the_signed_logit():
-    net, inputs = _case("one logit")
-    logits = net(inputs).detach().numpy()[:, 0]
-    norms = jacobian_norms(net, inputs, margins=True)
-    np.testing.assert_allclose(norms.margin, np.abs(logits))
-    np.testing.assert_allclose(norms.margin_gradient, norms.spectral, rtol=1e-12)
-    signed = jacobian_norms(net, inputs, margins=True, targets=torch.zeros(7, dtype=torch.int64))
-    np.testing.assert_allclose(signed.margin, -logits)
-
-
 @pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss(), nn.MSELoss()])
 def test_loss_gradient_norms_match_finite_differences(criterion):
-    net, inputs = _case("tanh")
+    net, inputs = case("tanh")
     loss = as_sample_loss(criterion)
     if loss.task == "classification":
         targets = torch.arange(7) % 3
@@ -259,7 +128,7 @@ def test_iteration_that_ends_early_warns_and_keeps_an_honest_error():
 
 
 def test_float32_agrees_with_float64():
-    single, inputs = _case("convolutional", torch.float32)
+    single, inputs = case("convolutional", torch.float32)
     double = copy.deepcopy(single).double()
     found = jacobian_norms(single, inputs, margins=True)
     truth = jacobian_norms(double, inputs.double(), margins=True)
@@ -269,7 +138,7 @@ def test_float32_agrees_with_float64():
 
 
 def test_chunks_do_not_change_the_result():
-    net, inputs = _case("convolutional")
+    net, inputs = case("convolutional")
     whole = jacobian_norms(net, inputs, margins=True)
     for settings in ({"batch_size": 1}, {"batch_size": 4}, {"memory_budget": 1}):
         parts = jacobian_norms(net, inputs, margins=True, **settings)
@@ -278,7 +147,7 @@ def test_chunks_do_not_change_the_result():
 
 
 def test_module_inputs_and_generator_are_untouched():
-    net, inputs = _case("batch norm")
+    net, inputs = case("batch norm")
     net.train()
     for parameter in net.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -325,24 +194,16 @@ def test_module_inputs_and_generator_are_untouched():
     ],
 )
 def test_bad_arguments_are_named(change, error, message):
-    net, inputs = _case("tanh")
+    net, inputs = case("tanh")
     arguments = {"module": net, "inputs": inputs, **change}
     with pytest.raises(error, match=message):
         jacobian_norms(**arguments)
 
 
-def test_margins_do_not_go_with_the_loss():
-    net, inputs = _case("tanh")
-    loss = as_sample_loss(nn.CrossEntropyLoss())
-    targets = torch.zeros(7, dtype=torch.int64)
-    with pytest.raises(ValueError, match="margins=True"):
-        jacobian_norms(net, inputs, output="loss", loss=loss, targets=targets, margins=True)
-
-
 @pytest.mark.parametrize("method", ["exact", "krylov"])
 @pytest.mark.parametrize("name", ["tanh", "one logit", "convolutional"])
 def test_diverged_networks_are_refused(name, method):
-    net, inputs = _case(name)
+    net, inputs = case(name)
     next(net.parameters()).data.fill_(torch.nan)
     with pytest.raises(ValueError, match="diverged"):
         jacobian_norms(net, inputs, method=method)
