@@ -1,20 +1,22 @@
 """Take every measure of every network of the selection suites; resumable.
 
-``python measure.py [--minutes 10] [--networks 24] [--seeds 3] [SUITE ...]`` goes on where it
-stopped. Rows are kept in ``cache/SUITE.csv``, one a network and seed.
+``python measure.py [--networks 24] [--seeds 3] [--jobs 1] [SUITE ...]`` does what is missing, one
+network of every suite after the other, and writes ``cache/SUITE.csv``, one row a network and seed.
 """
 
 import argparse
 import functools
-import time
+import hashlib
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from plain_networks import before_and_after, problem
-from suites import SUITES, Data, Suite
+from plain_networks import SUITES, before_and_after, problem
+from runs import completed
+from suites import Data, Suite
 from training import CACHE as TRAINED
 from training import SEEDS, trained
 
@@ -24,8 +26,42 @@ CACHE = Path(__file__).parent / "cache"
 SMALLEST_GRID = 20
 
 
+def measured_network(configuration: dict[str, Any]) -> dict[str, float]:
+    """Measure one trained network.
+
+    Parameters
+    ----------
+    configuration : dict
+        Name of the suite, number of the network in it, seed, and a digest of the trained network.
+
+    Returns
+    -------
+    dict of str to float
+        Test and training error, their difference, and measures.
+
+    Raises
+    ------
+    FloatingPointError
+        If the network diverged.
+    """
+    warnings.simplefilter("ignore")
+    suite, index, seed = (configuration[name] for name in ("suite", "network", "seed"))
+    suite = SUITES[suite]
+    result = trained(suite, index, suite.configurations()[index])
+    data, position = rows_of(suite.name, seed), SEEDS.index(seed)
+    initial, final = before_and_after(suite, index, result, position, data)
+    network = TrainedNetwork(problem(suite, final, data), initial)
+    test = result["test"][0, position].item()
+    if not (np.isfinite(test) and bool(torch.isfinite(network.outputs).all())):
+        raise FloatingPointError("outputs are not finite")
+    training = training_error(suite, network, data)
+    values = {name: measure.evaluate(network).value for name, measure in MEASURES.items()}
+    return {"test": test, "training": training, "gap": test - training} | values
+
+
 @torch.no_grad()
 def training_error(suite: Suite, network: TrainedNetwork, data: Data) -> float:
+    """Return the error as the suites define it."""
     outputs = network.outputs.numpy()
     if suite.task == "regression":
         return float(((outputs[:, 0] - data.y) ** 2).mean())
@@ -34,62 +70,45 @@ def training_error(suite: Suite, network: TrainedNetwork, data: Data) -> float:
 
 
 @functools.cache
-def data_of(name: str, seed: int) -> Data:
+def rows_of(name: str, seed: int) -> Data:
+    """Draw the rows of a suite."""
     return SUITES[name].data(seed)
 
 
-def rows_of(suite: Suite, index: int, n_seeds: int) -> pd.DataFrame:
-    """One row for each seed of a configuration."""
-    configuration = suite.configurations()[index]
-    result = trained(suite, index, configuration)
-    rows = []
-    for position, seed in enumerate(SEEDS[:n_seeds]):
-        data = data_of(suite.name, seed)
-        initial, final = before_and_after(suite, index, result, position, data)
-        network = TrainedNetwork(problem(suite, final, data), initial)
-        test = result["test"][0, position].item()
-        row = {"seed": seed, "configuration": index, "status": "ok", "test": test}
-        if np.isfinite(test) and bool(torch.isfinite(network.outputs).all()):
-            row["training"] = training_error(suite, network, data)
-            row["gap"] = test - row["training"]
-            row |= {name: measure.evaluate(network).value for name, measure in MEASURES.items()}
-        else:
-            row["status"] = "diverged: outputs are not finite"
-        rows.append(row)
-    return pd.DataFrame(rows)
+def settings_of(suite: Suite, index: int) -> dict[str, str]:
+    """Return the hyper-parameters of a network as columns of a table."""
+    return {f"hp_{name}": str(v) for name, v in suite.configurations()[index].items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("suites", nargs="*", default=list(SUITES))
-    parser.add_argument("--minutes", type=float, default=10.0, help="stop after this CPU time")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="seeds of a network")
     parser.add_argument("--networks", type=int, default=24, help="networks of a suite")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
     CACHE.mkdir(exist_ok=True)
-    started = time.process_time()
+    tables: dict[str, list[dict[str, Any]]] = {}
     # Across the suites, so that an unfinished table is balanced.
     for index in range(arguments.networks):
+        todo = []
         for name in arguments.suites:
-            suite, path = SUITES[name], CACHE / f"{name}.csv"
-            files = sorted((TRAINED / name).glob("*.pt"))
-            if len(files) < SMALLEST_GRID or not (TRAINED / name / f"{index:02d}.pt").exists():
-                continue
-            known = pd.read_csv(path) if path.exists() else pd.DataFrame({"configuration": []})
-            if index in set(known["configuration"]):
-                continue
-            table = pd.concat([known, rows_of(suite, index, arguments.seeds)])
-            temporary = path.with_suffix(".tmp")
-            table.to_csv(temporary, index=False)
-            temporary.replace(path)
-            if time.process_time() - started > 60 * arguments.minutes:
-                print(
-                    f"stopped at network {index}; {time.process_time() - started:.0f} CPU seconds"
-                )
-                return
-    print(f"done; {time.process_time() - started:.0f} CPU seconds")
+            file = TRAINED / name / f"{index:02d}.pt"
+            if file.exists() and len(list(file.parent.glob("*.pt"))) >= SMALLEST_GRID:
+                digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+                run = {"suite": name, "network": index, "trained": digest}
+                todo += [{**run, "seed": seed} for seed in SEEDS[: arguments.seeds]]
+        rows = completed(
+            measured_network, todo, name="suites", n_jobs=arguments.jobs, directory=CACHE
+        )
+        for row in rows:
+            settings = settings_of(SUITES[row["suite"]], index)
+            tables.setdefault(row["suite"], []).append(row | settings)
+        for name, table in tables.items():
+            pd.DataFrame(table).to_csv(CACHE / f"{name}.csv", index=False)
+    seconds = sum(row["seconds"] for table in tables.values() for row in table)
+    print(f"{sum(map(len, tables.values()))} networks, {seconds:.0f} CPU seconds")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "selection"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
 from stacked import PlainNetwork, StackedNetwork
 from suites import SUITES, Data, Suite
