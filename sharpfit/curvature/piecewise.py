@@ -16,14 +16,21 @@ PIECEWISE_LINEAR: tuple[Any, ...] = (
 )
 _AFFINE_MODULES: tuple[Any, ...] = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
-    *(nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout),
-    *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.PReLU),
+    *(nn.Identity, nn.Flatten, nn.Unflatten, nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle),
+    *(nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d),
+    *(nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d),
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
 _NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _FUNCTIONS: tuple[Any, ...] = (
     *(operator.add, operator.iadd, operator.sub, operator.neg, torch.add, torch.sub, "add", "sub"),
     *(torch.cat, torch.flatten, torch.mean, torch.sum, "flatten", "mean", "sum"),
+    *(torch.stack, torch.unflatten, "unflatten", F.pad),
     *("view", "reshape", "transpose", "permute", "contiguous", "squeeze", "unsqueeze", "size"),
     *(F.max_pool1d, F.max_pool2d, F.avg_pool1d, F.avg_pool2d),
     *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.dropout, getattr, operator.getitem),

@@ -1,4 +1,4 @@
-"""Outputs, loss and derivatives of a network in its weights."""
+"""Outputs, loss and gradient of a network at other weights than its own."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,6 @@ from torch.func import functional_call
 from sharpfit.bridge import Problem
 
 _ROWS_PER_BATCH = 4096
-_ROWS_PER_GRAPH = 1024
 
 
 def parameter_vector(module: nn.Module) -> Tensor:
@@ -65,34 +64,6 @@ def gradient_at_rows(problem: Problem, rows: Tensor | slice) -> Tensor:
         problem.module, _named(problem.module, vector), (problem.inputs[rows],)
     )
     return torch.autograd.grad(_loss(problem, rows, outputs), vector)[0]
-
-
-def derivative_along(module: nn.Module, inputs: Tensor, direction: Tensor) -> Tensor:
-    """Differentiate the outputs along a direction of the parameters.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Not modified.
-    inputs : Tensor of shape (n, ...)
-        Rows.
-    direction : Tensor of shape (n_parameters,)
-        As laid out by `parameter_vector`.
-
-    Returns
-    -------
-    Tensor of shape (n, C), float64
-    """
-    parts = []
-    for batch in inputs.split(_ROWS_PER_GRAPH):
-        vector = parameter_vector(module).requires_grad_()
-        outputs = functional_call(module, _named(module, vector), (batch,))
-        # The gradient is linear in the cotangents, and its derivative in them is what is wanted;
-        # unlike forward mode, all layers with a second derivative allow it.
-        cotangents = torch.zeros_like(outputs, requires_grad=True)
-        (gradient,) = torch.autograd.grad(outputs, vector, cotangents, create_graph=True)
-        parts.append(torch.autograd.grad(gradient, cotangents, direction)[0].double())
-    return torch.cat(parts)
 
 
 def loss_at(problem: Problem, rows: Tensor | slice, vector: Tensor) -> float:

@@ -23,8 +23,9 @@ def input_scaled_sensitivity(network: TrainedNetwork) -> float:
 
     :math:`\frac1n \sum_i |x_i|\,|D f(x_i)|_2`, the largest change of the outputs by a small
     relative move of the input. Source: this library; the code of Chen et al. (arXiv 2310.01770)
-    multiplies another sensitivity by the size of the input. Invariances: rescaling of the inputs against the first layer, and of
-    one layer up and another down. Cost: about as many backward passes as outputs.
+    multiplies another sensitivity by the size of the input. Invariances: rescaling of the inputs
+    against the first layer, and of one layer up and another down. Cost: about as many backward
+    passes as outputs.
     """
     sizes = network.problem.inputs.flatten(1).double().norm(dim=1).cpu().numpy()
     return float(np.mean(sizes * network.logit_jacobian.spectral))

@@ -10,7 +10,7 @@ import torch
 from sharpfit.curvature import GaussNewtonOperator, HessianOperator, ResidualOperator
 from sharpfit.curvature.piecewise import is_piecewise_linear
 from sharpfit.linalg import top_eigenpairs, trace_estimate
-from sharpfit.measures.perturbation import derivative_along, parameter_vector
+from sharpfit.measures.perturbation import parameter_vector
 from sharpfit.measures.trained_network import TrainedNetwork
 
 _TOLERANCE = 1e-5
@@ -122,15 +122,10 @@ def fisher_rao_norm(network: TrainedNetwork) -> float:
     :math:`\theta^\top G\,\theta`; for cross-entropy `G` is the Fisher information of the
     network's own predictive distribution. Source: Liang et al. 2019. Invariances: any
     reparametrisation that leaves the function and is linear in the weights along
-    :math:`\theta`, rescaling of layers of ReLU networks among them. Cost: one pass forward and
-    two backward.
+    :math:`\theta`, rescaling of layers of ReLU networks among them. Cost: two passes forward
+    where layers have closed forms, otherwise one and two backward.
     """
-    problem = network.problem
-    loss = problem.sample_loss()
-    moved = derivative_along(network.module, problem.inputs, parameter_vector(network.module))
-    curved = loss.curvature_product(network.outputs, problem.targets, moved)
-    row_weights = loss.row_weights(problem.targets, problem.sample_weight)
-    return float(torch.einsum("n,nc,nc->", row_weights, moved, curved))
+    return network.gauss_newton.gauss_newton_form(parameter_vector(network.module))
 
 
 def _largest_eigenvalue(operator: _Operator, network: TrainedNetwork) -> float:
