@@ -1,6 +1,7 @@
 """Input-output Jacobians: per-sample norms, slopes, Lipschitz certificates."""
 
 from sharpfit.jacobian.certificate import Certificate, lipschitz_certificate
+from sharpfit.jacobian.layer_factors import LayerJacobians, layer_jacobians
 from sharpfit.jacobian.layers import LayerNorms, layer_norms
 from sharpfit.jacobian.lipschitz import CertificateError, register_lipschitz
 from sharpfit.jacobian.loss_slopes import SlopeBound, UnboundedLossError, slope_bound
@@ -23,6 +24,7 @@ __all__ = [
     "CertificateError",
     "Coverage",
     "JacobianNorms",
+    "LayerJacobians",
     "LayerNorms",
     "LocalVariation",
     "MarginConstant",
@@ -35,6 +37,7 @@ __all__ = [
     "held_out_exceedance",
     "held_out_maximum",
     "jacobian_norms",
+    "layer_jacobians",
     "layer_norms",
     "lipschitz_certificate",
     "local_variation",

@@ -5,32 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sharpfit.jacobian.layer_kinds import ELEMENTWISE, IDENTITIES, is_plain
 from sharpfit.jacobian.linearisation import FrozenModule
-
-# Layers whose Jacobian is diagonal (in evaluation mode).
-ELEMENTWISE = (
-    nn.BatchNorm1d,
-    nn.CELU,
-    nn.ELU,
-    nn.GELU,
-    nn.Hardsigmoid,
-    nn.Hardswish,
-    nn.Hardtanh,
-    nn.LeakyReLU,
-    nn.LogSigmoid,
-    nn.Mish,
-    nn.PReLU,
-    nn.ReLU,
-    nn.ReLU6,
-    nn.SELU,
-    nn.Sigmoid,
-    nn.SiLU,
-    nn.Softplus,
-    nn.Softsign,
-    nn.Tanh,
-)
-# Layers that (in evaluation mode) at most rename entries.
-IDENTITIES = (nn.Identity, nn.Dropout, nn.Flatten)
 
 
 class DenseChain:
@@ -155,13 +131,11 @@ def _is_shared(jacobians: Tensor) -> bool:
 
 
 def _is_known(leaf: nn.Module) -> bool:
-    if leaf._forward_hooks or leaf._forward_pre_hooks or "forward" in vars(leaf):
-        return False
     if type(leaf) is nn.Flatten:
-        return leaf.start_dim == 1 and leaf.end_dim == -1
-    if type(leaf) is nn.BatchNorm1d:
-        return leaf.running_var is not None
-    return type(leaf) is nn.Linear or type(leaf) in ELEMENTWISE or type(leaf) in IDENTITIES
+        return is_plain(leaf, IDENTITIES) and leaf.start_dim == 1 and leaf.end_dim == -1
+    if isinstance(leaf, nn.modules.batchnorm._BatchNorm) and leaf.running_var is None:
+        return False
+    return is_plain(leaf, (nn.Linear, *ELEMENTWISE, *IDENTITIES))
 
 
 class _ChainRecorder:

@@ -2,20 +2,26 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sharpfit.jacobian.dense_chain import ELEMENTWISE, IDENTITIES, elementwise_derivative
+from sharpfit.jacobian.dense_chain import elementwise_derivative
+from sharpfit.jacobian.layer_calls import record_calls
+from sharpfit.jacobian.layer_kinds import (
+    AFFINE,
+    ELEMENTWISE,
+    IDENTITIES,
+    RowsFlattened,
+    is_plain,
+)
 from sharpfit.jacobian.linearisation import FrozenModule, chunks
 from sharpfit.jacobian.norms import jacobian_norms
 from sharpfit.jacobian.pairs import Floats
 from sharpfit.jacobian.progress import followed
 from sharpfit.jacobian.surroundings import in_plain_mode
-
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class LayerNorms:
         Lowell and Kastner, 2024). None if the network is not a chain of layers, and 0 where
         the product is.
     skipped : tuple of str
-        Layers that do not map one tensor to one tensor.
+        Layers that do not map one tensor to one tensor, row by row.
     """
 
     names: tuple[str, ...]
@@ -103,28 +109,30 @@ def layer_norms(
         verbose=verbose,
     )
     network = copy.deepcopy(module).eval().requires_grad_(False)
+    calls = record_calls(network, inputs[:2].detach())
+    numbers = [call.number for call in calls.made]
     parts: list[list[Tensor]] = []
     row_bytes = frozen.product_bytes(inputs)
     walk = chunks(inputs, batch_size, memory_budget, row_bytes=row_bytes)
     for rows in followed(walk, len(inputs), name="layer_norms", verbose=verbose):
-        calls = _record(network, inputs[rows])
         parts.append(
             [
-                _layer_norm(layer, entering, tol, memory_budget, random_state)
-                for _, layer, entering in calls.made
+                _layer_norm(call.layer, call.entering, tol, memory_budget, random_state)
+                for call in record_calls(network, inputs[rows].detach()).made
+                if call.number in numbers
             ]
         )
     by_layer = [torch.cat(list(pieces)).cpu().numpy() for pieces in zip(*parts, strict=True)]
     norms = np.array(by_layer).reshape(len(by_layer), len(inputs))
     alignment = None
-    if calls.is_chain and not calls.skipped:
+    if calls.is_chain:
         product = norms.prod(axis=0)
         alignment = np.divide(
             total.spectral, product, out=np.zeros_like(product), where=product > 0
         )
     return LayerNorms(
-        names=tuple(name for name, _, _ in calls.made),
-        kinds=tuple(type(layer).__name__ for _, layer, _ in calls.made),
+        names=tuple(call.name for call in calls.made),
+        kinds=tuple(type(call.layer).__name__ for call in calls.made),
         norms=norms,
         total=total.spectral,
         alignment=alignment,
@@ -132,81 +140,21 @@ def layer_norms(
     )
 
 
-class _Calls:
-    """Calls of the leaves of a module during one forward pass."""
-
-    def __init__(self, inputs: Tensor):
-        self.made: list[tuple[str, nn.Module, Tensor]] = []
-        self.skipped: list[str] = []
-        self.is_chain = True
-        self._follow(inputs)
-
-    def _follow(self, tensor: Tensor) -> None:
-        self._last, self._version = tensor, tensor._version
-
-    def _continues(self, tensor: Any) -> bool:
-        # A view of all entries only renames them, which no norm sees.
-        return (
-            isinstance(tensor, Tensor)
-            and tensor.data_ptr() == self._last.data_ptr()
-            and tensor.numel() == self._last.numel()
-            and self._last._version == self._version
-        )
-
-    def enter(self, name: str, layer: nn.Module, args: tuple[Any, ...]) -> None:
-        if len(args) != 1 or not isinstance(args[0], Tensor):
-            self.skipped.append(name)
-            return
-        self.is_chain = self.is_chain and self._continues(args[0])
-        entering = args[0].clone() if getattr(layer, "inplace", False) else args[0]
-        self.made.append((name, layer, entering))
-
-    def leave(self, output: Any) -> None:
-        if isinstance(output, Tensor):
-            self._follow(output)
-
-    def finish(self, outputs: Tensor) -> None:
-        self.is_chain = self.is_chain and self._continues(outputs)
-
-
-def _record(module: nn.Module, inputs: Tensor) -> _Calls:
-    start = inputs.detach()
-    calls = _Calls(start)
-    handles = []
-    for name, layer in module.named_modules():
-        if any(layer.children()):
-            continue
-        handles.append(
-            layer.register_forward_pre_hook(
-                lambda layer, args, name=name: calls.enter(name, layer, args)
-            )
-        )
-        handles.append(layer.register_forward_hook(lambda layer, args, out: calls.leave(out)))
-    try:
-        with torch.no_grad():
-            calls.finish(module(start))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls
-
-
 def _layer_norm(
     layer: nn.Module, entering: Tensor, tol: float, memory_budget: int, random_state: int
 ) -> Tensor:
     rows = len(entering)
-    if type(layer) in IDENTITIES:
+    if is_plain(layer, IDENTITIES):
         return torch.ones(rows, dtype=torch.float64)
-    if type(layer) is nn.Linear:
+    if isinstance(layer, nn.Linear) and is_plain(layer, AFFINE):
         norm = torch.linalg.matrix_norm(layer.weight.double(), 2)
         return norm.expand(rows).cpu()
-    if type(layer) in ELEMENTWISE:
-        return elementwise_derivative(layer, entering).double().abs().flatten(1).amax(dim=1).cpu()
-    # A convolution is the same affine map at every sample.
-    points = entering[:1] if type(layer) in _CONVOLUTIONS else entering
+    if is_plain(layer, ELEMENTWISE):
+        slopes = elementwise_derivative(layer, entering).double().abs()
+        return slopes.reshape(rows, -1).amax(dim=1).cpu()
     found = jacobian_norms(
-        nn.Sequential(layer, nn.Flatten()),
-        points,
+        RowsFlattened(layer),
+        entering[:1] if is_plain(layer, AFFINE) else entering,
         tol=tol,
         memory_budget=memory_budget,
         random_state=random_state,
