@@ -8,6 +8,7 @@ from sharpfit.comparison.conditional_information import (
 )
 from sharpfit.comparison.granulated import GranulatedKendall, granulated_kendall
 from sharpfit.comparison.partial import partial_rank_correlation
+from sharpfit.comparison.permutation_tests import PermutationTest, permutation_tests
 from sharpfit.comparison.rank_correlation import RankCorrelation, rank_correlation
 from sharpfit.comparison.ranking import Ranking, rank_measures
 from sharpfit.comparison.runs import Common, Run
@@ -18,6 +19,7 @@ __all__ = [
     "Comparison",
     "ConditionalInformation",
     "GranulatedKendall",
+    "PermutationTest",
     "RankCorrelation",
     "Ranking",
     "Run",
@@ -26,6 +28,7 @@ __all__ = [
     "conditional_mutual_information",
     "granulated_kendall",
     "partial_rank_correlation",
+    "permutation_tests",
     "rank_correlation",
     "rank_measures",
     "robust_sign_error",

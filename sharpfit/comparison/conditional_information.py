@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sharpfit.comparison.columns import encoded_settings, finite_columns
+from sharpfit.comparison.pairs import rows_by_setting
 
 _BLOCK = 2048
 
@@ -87,9 +88,8 @@ def conditional_mutual_information(
     by_pair = {}
     n_empty = 0
     for first, second in combinations(settings, 2):
-        joint = settings[first] * (settings[second].max() + 1) + settings[second]
         possible = (settings[first].max() + 1) * (settings[second].max() + 1)
-        groups = [np.flatnonzero(joint == value) for value in np.unique(joint)]
+        groups = rows_by_setting([settings[first], settings[second]], len(gap_values))
         n_empty = max(n_empty, int(possible) ** 2 - len(groups) ** 2)
         by_pair[(first, second)] = _normalised_information(measure_values, gap_values, groups)
     return ConditionalInformation(min(by_pair.values()), by_pair, n_empty)

@@ -1,6 +1,6 @@
 """Pairs of runs that differ in one hyper-parameter only."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,10 +8,30 @@ from numpy.typing import NDArray
 _PAIRS_AT_ONCE = 1 << 20
 
 
-def matched_groups(
-    settings: dict[str, NDArray[np.intp]], varied: str
-) -> Iterator[NDArray[np.intp]]:
-    """Yield the rows of each group of runs that agree in all but one hyper-parameter.
+def rows_by_setting(columns: Sequence[NDArray[np.intp]], n_runs: int) -> list[NDArray[np.intp]]:
+    """Split the runs into groups that agree in some hyper-parameters.
+
+    Parameters
+    ----------
+    columns : sequence of ndarray of shape (n_runs,), int
+        Numbered settings of these hyper-parameters.
+    n_runs : int
+        Number of runs.
+
+    Returns
+    -------
+    list of ndarray of int
+        Row numbers of each group; all runs together without a column.
+    """
+    if not columns:
+        return [np.arange(n_runs)]
+    numbers = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(numbers, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+
+
+def matched_groups(settings: dict[str, NDArray[np.intp]], varied: str) -> list[NDArray[np.intp]]:
+    """Split the runs into groups that agree in all but one hyper-parameter.
 
     Parameters
     ----------
@@ -20,19 +40,13 @@ def matched_groups(
     varied : str
         The hyper-parameter that may differ within a group.
 
-    Yields
-    ------
-    ndarray of int
-        Row numbers of one group.
+    Returns
+    -------
+    list of ndarray of int
+        Row numbers of each group.
     """
     fixed = [column for name, column in settings.items() if name != varied]
-    n_runs = len(settings[varied])
-    if not fixed:
-        yield np.arange(n_runs)
-        return
-    numbers = np.unique(np.stack(fixed, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
-    order = np.argsort(numbers, kind="stable")
-    yield from np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+    return rows_by_setting(fixed, len(settings[varied]))
 
 
 def differing_pairs(

@@ -50,7 +50,8 @@ def partial_rank_correlation(
     -------
     RankCorrelation
         Its p-value is that of Student's statistic with ``n_runs - 3`` degrees of freedom
-        for "spearman" and NaN for "kendall".
+        for "spearman", and for "kendall" that of a normal with the standard deviation over the
+        resamples; NaN where these are fewer than two.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def partial_rank_correlation(
     value = float(_partial(columns, once, kind)[0])
     resampled = _partial(columns, resample_counts(n_runs, n_bootstrap, random_state), kind)
     low, high = percentile_interval(resampled, confidence)
-    p_value = _p_value(value, n_runs) if kind == "spearman" else float("nan")
+    p_value = _student(value, n_runs) if kind == "spearman" else _normal(value, resampled)
     return RankCorrelation(value, low, high, confidence, p_value, n_runs)
 
 
@@ -97,7 +98,7 @@ def _partial(
     )
 
 
-def _p_value(value: float, n_runs: int) -> float:
+def _student(value: float, n_runs: int) -> float:
     freedom = n_runs - 3
     if not np.isfinite(value) or freedom < 1:
         return float("nan")
@@ -105,3 +106,11 @@ def _p_value(value: float, n_runs: int) -> float:
         return 0.0
     statistic = value * np.sqrt(freedom / (1 - value**2))
     return float(2 * stats.t.sf(abs(statistic), freedom))
+
+
+def _normal(value: float, resampled: NDArray[np.float64]) -> float:
+    finite = resampled[np.isfinite(resampled)]
+    if not np.isfinite(value) or len(finite) < 2:
+        return float("nan")
+    spread = float(finite.std(ddof=1))
+    return float(2 * stats.norm.sf(abs(value) / spread)) if spread > 0 else float(value == 0)

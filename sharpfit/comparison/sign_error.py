@@ -96,7 +96,7 @@ def robust_sign_error(
         for rows in matched_groups(settings, name):
             for first, second in differing_pairs(values, rows):
                 gap_differences = gap_values[first] - gap_values[second]
-                weights = _weights(gap_differences, n_test)
+                weights = weights_of_pairs(gap_differences, n_test)
                 errors = _errors(measure_values[first] - measure_values[second], gap_differences)
                 cells = values[first] * n_values + values[second]
                 weight_table += np.bincount(cells, weights, n_values**2)
@@ -117,7 +117,20 @@ def robust_sign_error(
     )
 
 
-def _weights(differences: NDArray[np.float64], n_test: int | None) -> NDArray[np.float64]:
+def weights_of_pairs(differences: NDArray[np.float64], n_test: int | None) -> NDArray[np.float64]:
+    """Weigh pairs of runs by what the test rows settle of their order.
+
+    Parameters
+    ----------
+    differences : ndarray
+        Differences of the gaps.
+    n_test : int or None
+        Number of test rows; None for equal weights.
+
+    Returns
+    -------
+    ndarray of the same shape
+    """
     if n_test is None:
         return np.ones_like(differences)
     chance = 2 * np.exp(-2 * n_test * (np.abs(differences) / 2) ** 2)

@@ -218,13 +218,23 @@ def test_partial_correlation_is_the_formula():
     assert result.value == pytest.approx(expected)
 
 
-def test_partial_p_values_are_uniform_without_association():
+@pytest.mark.parametrize(("kind", "n_bootstrap"), [("spearman", 1), ("kendall", 100)])
+def test_partial_p_values_are_uniform_without_association(kind, n_bootstrap):
     rng = np.random.default_rng(7)
     p_values = [
-        partial_rank_correlation(*rng.normal(size=(3, 30)), n_bootstrap=1, random_state=0).p_value
+        partial_rank_correlation(
+            *rng.normal(size=(3, 40)), kind=kind, n_bootstrap=n_bootstrap, random_state=0
+        ).p_value
         for _ in range(300)
     ]
     assert stats.kstest(p_values, "uniform").pvalue > 0.01
+
+
+def test_partial_kendall_has_a_small_p_value_where_there_is_something():
+    rng = np.random.default_rng(9)
+    x, y, z = rng.normal(size=(3, 60))
+    found = partial_rank_correlation(x, x + y, z, kind="kendall", random_state=0)
+    assert found.p_value < 1e-4
 
 
 def test_ten_thousand_runs():
