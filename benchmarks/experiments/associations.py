@@ -53,6 +53,47 @@ def within_seeds(
     -------
     Association
     """
+    value, draws = resampled_within_seeds(table, x, y, minus=minus, fixed_levels=fixed_levels)
+    return summary_of(table, value, draws)
+
+
+def summary_of(table: Any, value: float, draws: NDArray[np.float64]) -> Association:
+    """Return a value with its percentile interval.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        The runs behind it.
+    value : float
+    draws : ndarray of shape (N_BOOTSTRAP,)
+        Its values in resamples.
+
+    Returns
+    -------
+    Association
+    """
+    low, high = np.nanquantile(draws, [0.025, 0.975]) if np.isfinite(draws).any() else (np.nan,) * 2
+    n_groups = table.groupby(["network", "seed"]).ngroups
+    return Association(value, low, high, len(table), n_groups)
+
+
+def resampled_within_seeds(
+    table: Any, x: str, y: str, *, minus: str | None = None, fixed_levels: bool = False
+) -> tuple[float, NDArray[np.float64]]:
+    """Return what `within_seeds` does, with its values in the resamples behind the interval.
+
+    The resamples are the same for all columns of a table.
+
+    Parameters
+    ----------
+    table, x, y, minus, fixed_levels : object
+        As for `within_seeds`.
+
+    Returns
+    -------
+    value : float
+    draws : ndarray of shape (N_BOOTSTRAP,)
+    """
     columns = [x, y] if minus is None else [x, y, minus]
     groups = [
         np.stack([_signs(rows[column].to_numpy(dtype=float)) for column in columns])
@@ -68,9 +109,7 @@ def within_seeds(
             picked = np.arange(n) if fixed_levels else generator.integers(n, size=n)
             values.append(_difference(signs[:, picked][:, :, picked]))
         draws.append(_mean(values))
-    low, high = np.nanquantile(draws, [0.025, 0.975]) if np.isfinite(draws).any() else (np.nan,) * 2
-    value = _mean([_difference(signs) for signs in groups])
-    return Association(value, low, high, len(table), len(groups))
+    return _mean([_difference(signs) for signs in groups]), np.array(draws)
 
 
 def _signs(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 ``python flat_minima.py`` trains nothing. It writes to ``results/flat_minima*``: every check with
 its interval, ``_findings_*`` (verdicts), ``_strengths`` (what each regulariser does), ``_runs`` and
 ``_networks`` (what was trained), ``_measures`` (every measure's correlation with the gap),
-``_best`` (which ranks best), and the figures.
+``_best`` (which ranks best), and the figures. Studies without a table are left out.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import pandas
-from associations import Association, within_seeds
+from associations import Association, resampled_within_seeds, summary_of, within_seeds
 from findings import Finding
 from flat_minima_figures import draw_all
 from runs import RESULTS, write_table
 from sweeps import BASES, STRENGTHS, sweeps
 
+from sharpfit.comparison.ranking import compare_with_best
 from sharpfit.measures import MEASURES
 
 JACOBIAN, SHARPNESS = "largest_jacobian", "sharpness"
@@ -81,26 +82,29 @@ TOPICS = {
 }
 
 
-def runs_of(network: str) -> dict[str, Any]:
-    """Return the runs of every sweep of a network, those of all regularisers together as well.
+def runs_of(study: str) -> dict[str, Any]:
+    """Return the runs of every sweep of a study, those of all regularisers together as well.
 
     Parameters
     ----------
-    network : {"mlp", "cnn", "resnet"}
+    study : str
+        Key of `BASES`.
 
     Returns
     -------
     dict of str to pandas.DataFrame
+        The column ``network`` holds the study.
     """
-    base = BASES[network]
+    base = BASES[study]
     numbers = [name for name, value in base.items() if not isinstance(value, str)]
-    table = pandas.read_csv(RESULTS / f"flat_minima_{network}.csv").astype(
+    table = pandas.read_csv(RESULTS / f"flat_minima_{study}.csv").astype(
         dict.fromkeys(numbers, float)
     )
     parts = {}
     for name, settings in sweeps(base).items():
         wanted = pandas.DataFrame(settings).drop_duplicates().astype(dict.fromkeys(numbers, float))
-        parts[name] = table.merge(wanted, on=list(base)).astype({"batch_size": int, "shift": int})
+        found = table.merge(wanted, on=list(base)).astype({"batch_size": int, "shift": int})
+        parts[name] = found.assign(network=study)
     together = pandas.concat(parts[f"regulariser: {name}"] for name in STRENGTHS)
     active = together[list(STRENGTHS)].gt(0)
     together["regulariser"] = active.idxmax(axis=1).where(active.any(axis=1), "none")
@@ -217,9 +221,15 @@ def measures_of(network: str, parts: dict[str, Any]) -> list[dict[str, Any]]:
     table = fitted(all_runs(network, parts).query("equal == 'updates'"))
     rows = []
     for gap in GAPS:
-        for measure in MEASURES:
-            found = within_seeds(table, measure, gap)
-            rows.append({"network": network, "gap": gap, "measure": measure, **vars(found)})
+        found = [resampled_within_seeds(table, measure, gap) for measure in MEASURES]
+        values, draws = (np.stack(parts) for parts in zip(*found, strict=True))
+        behind, _ = compare_with_best(values, draws, 0.95)
+        rows += [
+            {"network": network, "gap": gap, "measure": measure}
+            | vars(summary_of(table, value, drawn))
+            | {"behind": how_far}
+            for measure, value, drawn, how_far in zip(MEASURES, values, draws, behind, strict=True)
+        ]
     return rows
 
 
@@ -235,15 +245,20 @@ def best_of(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
             ("tau of sharpness", SHARPNESS),
             ("of the largest Jacobian", JACOBIAN),
             ("of the selection criterion", "selection_criterion"),
+            ("of the bound", "bound"),
         ):
             value, low, high = values.loc[measure, ["value", "low", "high"]]
             row[column] = f"{value:.2f} ({low:.2f} to {high:.2f})"
+        defined = values["value"].notna()
+        row["others not told apart"] = str(int((values["behind"][defined] <= 0).sum()) - 1)
+        row["measures"] = str(int(defined.sum()))
         best.append(row)
     return best
 
 
 def main() -> None:
-    tables = {network: runs_of(network) for network in BASES}
+    finished = [study for study in BASES if (RESULTS / f"flat_minima_{study}.csv").exists()]
+    tables = {study: runs_of(study) for study in finished}
     compared = [name for topic in list(TOPICS)[:3] for name in TOPICS[topic]]
     checks = []
     for network, parts in tables.items():

@@ -10,7 +10,12 @@ from runs import RESULTS
 from sharpfit import ComparisonDisplay
 from sharpfit.comparison import Comparison
 
-NETWORKS = {"mlp": "MLP", "cnn": "VGG-like CNN", "resnet": "ResNet"}
+NETWORKS = {
+    "mlp": "MLP, MNIST",
+    "cnn": "VGG-like CNN, digits",
+    "resnet": "ResNet, digits",
+    "cnn_mnist": "VGG-like CNN, MNIST",
+}
 MEASURES = ("sharpness", "largest_jacobian")
 GAPS = {"error_gap": "test minus training error", "loss_gap": "test minus training loss"}
 # File name, sweep, and the hyper-parameter that colours the points.
@@ -64,11 +69,11 @@ def scatter(tables: dict[str, Any], colour_by: str) -> Any:
 
 def correlations(table: Any) -> Any:
     """Draw Kendall's tau of every measure with both gaps, a panel a network."""
-    figure, axes = plt.subplots(
-        1, len(NETWORKS), figsize=(11.0, 6.0), sharey=True, layout="constrained"
-    )
+    networks = list(dict.fromkeys(table["network"]))
     order = table[table["gap"] == "error_gap"].groupby("measure")["value"].mean().sort_values()
-    for ax, (network, title) in zip(axes, NETWORKS.items(), strict=True):
+    size = (3.0 + 2.6 * len(networks), 1.5 + 0.24 * len(order))
+    figure, axes = plt.subplots(1, len(networks), figsize=size, sharey=True, layout="constrained")
+    for ax, network in zip(axes, networks, strict=True):
         for shift, gap, colour in ((0.15, "error_gap", "C0"), (-0.15, "loss_gap", "C1")):
             rows = table[(table["network"] == network) & (table["gap"] == gap)]
             rows = rows.set_index("measure").loc[order.index]
@@ -76,7 +81,12 @@ def correlations(table: Any) -> Any:
             ax.hlines(places, rows["low"], rows["high"], color=colour, alpha=0.6, linewidth=2)
             ax.plot(rows["value"], places, "o", color=colour, markersize=4, label=GAPS[gap])
         ax.axvline(0, color="0.4", linewidth=0.8)
-        ax.set(xlim=(-1, 1), title=title, xlabel="Kendall's tau with the gap")
+        ax.set(
+            xlim=(-1, 1),
+            title=NETWORKS[network],
+            xlabel="Kendall's tau with the gap",
+            ylim=(-1, len(order)),
+        )
         ax.set_yticks(range(len(order)), [name.replace("_", " ") for name in order.index])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle("All runs of equal updates; tau within seeds, 95 % bootstrap intervals")

@@ -54,7 +54,7 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "dropout": (0.1, 0.3, 0.5),
 }
 JACOBIAN_PENALTIES = (1e-5, 1e-4, 1e-3)
-# Here weight decay alone multiplies the weights by -9 in every update.
+# Here weight decay alone throws the weights further away with every update.
 DIVERGING = {"lr": 1000.0, "weight_decay": 1e-2}
 
 

@@ -10,17 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from plain_networks import SUITES
+from over_suites import CONFIDENCE, N_BOOTSTRAP, held_fixed, interval, over_suites, suite_tables
 
 from sharpfit.comparison import Comparison
-from sharpfit.comparison.ranking import compare_with_best
-from sharpfit.comparison.resampling import resample_counts, resampled_correlations
 from sharpfit.measures import MEASURES
 
 HERE = Path(__file__).parent
-N_BOOTSTRAP = 1000
-CONFIDENCE = 0.95
-FEWEST_NETWORKS = 5
+N_PERMUTATIONS = 1000
 SWEEPS = HERE.parent / "experiments" / "results"
 ASKED_FOR = {
     "mean Jacobian": "mean_jacobian",
@@ -30,78 +26,43 @@ ASKED_FOR = {
 }
 SHOWN_WITHIN = 6
 FACTORS = ["lr", "batch_size", "weight_decay", "hidden", "dropout"]
-
-
-def suite_tables(task):
-    """Measured networks of the suites of a task, diverged ones left out."""
-    tables = {}
-    for name, suite in SUITES.items():
-        path = HERE / "cache" / f"{name}.csv"
-        if suite.task != task or not path.exists():
-            continue
-        table = pd.read_csv(path)
-        table = table[(table["status"] == "ok") & (table["seed"] == 0)]
-        if len(table) >= FEWEST_NETWORKS:
-            tables[name] = table
-    return tables
-
-
-def over_suites(tables, target):
-    """Mean tau of every measure over the suites, with intervals over suites and networks."""
-    names = [
-        name
-        for name in MEASURES
-        if all(name in table and table[name].notna().all() for table in tables.values())
-    ]
-    once, resampled = [], []
-    for seed, table in enumerate(tables.values()):
-        truth = table[target].to_numpy()
-        counts = resample_counts(len(table), N_BOOTSTRAP, seed)
-        unit = np.ones((1, len(table)), dtype=np.int64)
-        columns = [table[name].to_numpy() for name in names]
-        once.append([resampled_correlations(x, truth, unit, "kendall")[0] for x in columns])
-        resampled.append([resampled_correlations(x, truth, counts, "kendall") for x in columns])
-    # A measure that is constant over a suite does not rank it.
-    once, resampled = np.nan_to_num(once), np.nan_to_num(resampled)
-    values = once.mean(axis=0)
-    picks = np.random.default_rng(0).integers(len(tables), size=(N_BOOTSTRAP, len(tables)))
-    draws = np.stack([resampled[pick, :, i].mean(axis=0) for i, pick in enumerate(picks)], axis=1)
-    order = np.argsort(-values)
-    behind, share = compare_with_best(values[order], draws[order], CONFIDENCE)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(draws[order], [tail, 1 - tail], axis=1)
-    return pd.DataFrame(
-        {
-            "measure": [names[i] for i in order],
-            "tau": values[order],
-            "low": low,
-            "high": high,
-            "behind the best by at least": behind,
-            "best in resamples": share,
-        }
-    )
+STATISTICS = ("granulated", "conditional_information", "sign_error")
 
 
 def within(table, measures, gap, factors, nuisance=()):
-    """Granulated tau of every measure within each factor, the nuisance factors held fixed too."""
+    """Granulated tau of every measure within each factor, the nuisance factors held fixed too.
+
+    A star marks what is told from chance over all measures and factors together.
+    """
     comparison = Comparison.from_table(
         table, measures, gap=gap, hyperparameters=[*factors, *nuisance]
     )
+    tests = comparison.tests(n_permutations=N_PERMUTATIONS)
+    adjusted = tests.set_index(["measure", "hyperparameter"])["adjusted_p_value"]
     rows = []
-    for name in measures:
-        if table[name].notna().mean() < 0.99:
-            continue
+    for name in comparison.complete_measures:
         found = comparison.granulated(name)
         row = {"measure": name, "mean": np.mean([found.by_hyperparameter[f] for f in factors])}
         for factor in factors:
             low, high = found.intervals[factor]
-            row[factor] = interval(found.by_hyperparameter[factor], low, high)
+            star = "*" if adjusted[name, factor] <= 1 - CONFIDENCE else ""
+            row[factor] = interval(found.by_hyperparameter[factor], low, high) + star
         rows.append(row)
     return pd.DataFrame(rows).sort_values("mean", ascending=False)
 
 
-def interval(value, low, high):
-    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+def all_statistics(comparison):
+    """Every statistic over all hyper-parameters with its adjusted p-value."""
+    columns = []
+    for statistic in STATISTICS:
+        tests = comparison.tests(statistic, n_permutations=N_PERMUTATIONS)
+        overall = tests[tests["hyperparameter"] == "all"].set_index("measure")
+        words = statistic.replace("_", " ")
+        columns += [
+            overall["value"].rename(words),
+            overall["adjusted_p_value"].rename(f"p, {words}"),
+        ]
+    return pd.concat(columns, axis=1).sort_values("granulated", ascending=False).reset_index()
 
 
 def summary(networks, against, found):
@@ -113,21 +74,29 @@ def summary(networks, against, found):
         row[column] = (
             interval(*place.loc[name, ["tau", "low", "high"]]) if name in place.index else ""
         )
-    return row | {"others not told apart": equal}
+    return row | {"others not told apart": equal, "of": len(found)}
+
+
+def shown(found):
+    """Take the first rows of a table, and those of the measures that people ask for."""
+    asked = found["measure"].isin(ASKED_FOR.values())
+    return pd.concat([found.head(SHOWN_WITHIN), found[asked]]).drop_duplicates()
 
 
 def sweep_tables():
-    """Weight decay times learning rate at equal updates, by network; seeds are a factor."""
-    for network in ("mlp", "cnn", "resnet"):
-        path = SWEEPS / f"flat_minima_{network}.csv"
-        if not path.exists():
-            continue
+    """Weight decay times learning rate at equal updates, by study; seeds are a factor."""
+    for path in sorted(SWEEPS.glob("flat_minima_*.csv")):
         table = pd.read_csv(path)
+        if not {"seed", "weight_decay", "error_gap"} <= set(table):
+            continue
         plain = ["label_smoothing", "sam", "mixup", "shift", "dropout", "jacobian_penalty"]
         chosen = (table[plain] == 0).all(axis=1) & (table["equal"] == "updates")
         chosen &= table["batch_size"] == table["batch_size"].mode()[0]
         table = table[chosen & (table["status"] == "ok") & (table["reached"] == 1)]
-        yield network, table.drop_duplicates(["lr", "weight_decay", "seed"])
+        yield (
+            path.stem.removeprefix("flat_minima_"),
+            table.drop_duplicates(["lr", "weight_decay", "seed"]),
+        )
 
 
 def markdown(table, rows=None):
@@ -149,16 +118,24 @@ def main():
         tables = suite_tables(task)
         if not tables:
             continue
-        sizes = ", ".join(f"{name} {len(table)}" for name, table in tables.items())
+        sizes = ", ".join(
+            f"{name} {' + '.join(str(len(rows)) for rows in by_seed)}"
+            for name, by_seed in tables.items()
+        )
         for target, words in (("gap", "test minus training error"), ("test", "test error")):
             found = over_suites(tables, target)
             written[f"{task}_{target}"] = found
-            networks = f"{len(tables)} {task} suites, {sum(map(len, tables.values()))} networks"
+            n_networks = sum(len(rows) for by_seed in tables.values() for rows in by_seed)
+            networks = f"{len(tables)} {task} suites, {n_networks} networks"
             lines.append(summary(networks, words, found))
+            fixed = held_fixed(tables, target)
+            written[f"{task}_{target}_held_fixed"] = fixed
             sections += [
                 f"## {task.capitalize()} suites: {words}",
-                f"Networks: {sizes}.",
+                f"Networks by suite and seed: {sizes}.",
                 markdown(found),
+                "Tau over the pairs of networks that agree in one hyper-parameter:",
+                markdown(fixed),
             ]
     factorial = HERE / "cache" / "factorial.csv"
     if factorial.exists():
@@ -178,15 +155,18 @@ def main():
         networks = f"full grid of perceptrons on digits, {ranking.n_runs} networks"
         lines.append(summary(networks, "test minus training error", overall))
         found = within(table[table["status"] == "ok"], measures, "gap", FACTORS)
-        written["full_grid"] = found
-        asked = found["measure"].isin(ASKED_FOR.values())
-        written["full_grid_shown"] = pd.concat(
-            [found.head(SHOWN_WITHIN), found[asked]]
-        ).drop_duplicates()
+        statistics = all_statistics(comparison)
+        written |= {
+            "full_grid": found,
+            "full_grid_shown": shown(found),
+            "full_grid_statistics": statistics,
+            "full_grid_statistics_shown": shown(statistics),
+        }
         sections += [
             f"## Full grid of perceptrons on digits: {comparison.statement}",
             ranking.statement + ".",
             markdown(found),
+            markdown(statistics),
         ]
     for network, table in sweep_tables():
         measures = [name for name in MEASURES if name in table]
