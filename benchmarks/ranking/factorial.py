@@ -1,37 +1,42 @@
 """Train a full grid of perceptrons on digits and compare them; times both, resumable.
 
-``python factorial.py [--minutes 10]``. Labels of all rows are redrawn with probability 0.15, so
-that networks differ in how much noise they take in. Rows are kept in ``cache/factorial.csv`` and
-CPU seconds of training and of `compare_models` in ``cache/factorial_seconds.csv``.
+``python factorial.py [--seeds 3] [--jobs 1]`` does what is missing. Labels of all rows are redrawn
+with probability 0.15, so that networks differ in how much noise they take in. The table with the
+CPU seconds of training and of `compare_models` is ``cache/factorial.csv``.
 """
 
 import argparse
+import functools
 import itertools
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import plain_networks  # noqa: F401  makes the store of runs importable
 import torch
+from numpy.typing import NDArray
+from runs import completed
 from sklearn.datasets import load_digits
 
 from sharpfit import NetworkClassifier, compare_models
 
 CACHE = Path(__file__).parent / "cache"
-ROWS, SECONDS = CACHE / "factorial.csv", CACHE / "factorial_seconds.csv"
 N_TRAINING = 1000
-AT_ONCE = 6
-GRID = {
+GRID: dict[str, list[Any]] = {
     "lr": [0.02, 0.1, 0.3],
     "batch_size": [32, 128],
     "weight_decay": [0.0, 1e-3, 1e-2],
-    "hidden": [(64,), (128, 128), (64, 64, 64)],
+    "hidden": [[64], [128, 128], [64, 64, 64]],
     "dropout": [0.0, 0.3],
 }
 
 
-def rows():
+@functools.cache
+def rows() -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    """Draw training and test rows."""
     X, y = load_digits(return_X_y=True)
     rng = np.random.default_rng(0)
     y = np.where(rng.random(len(y)) < 0.15, rng.integers(10, size=len(y)), y)
@@ -40,64 +45,68 @@ def rows():
     return X[:N_TRAINING], y[:N_TRAINING], X[N_TRAINING:], y[N_TRAINING:]
 
 
-def network(setting, seed):
-    return NetworkClassifier(
-        module__hidden=setting["hidden"],
-        module__dropout=setting["dropout"],
-        optimizer__weight_decay=setting["weight_decay"],
-        lr=setting["lr"],
-        batch_size=setting["batch_size"],
+def grid_run(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Train and compare the network of a configuration.
+
+    Parameters
+    ----------
+    configuration : dict
+        A value of every key of `GRID`, and a seed.
+
+    Returns
+    -------
+    dict of str to float
+        Gap, measures, and CPU seconds of training and comparing.
+
+    Raises
+    ------
+    FloatingPointError
+        If the network diverged.
+    """
+    warnings.simplefilter("ignore")
+    X, y, X_test, y_test = rows()
+    estimator = NetworkClassifier(
+        module__hidden=tuple(configuration["hidden"]),
+        module__dropout=configuration["dropout"],
+        optimizer__weight_decay=configuration["weight_decay"],
+        lr=configuration["lr"],
+        batch_size=configuration["batch_size"],
         max_epochs=40,
-        random_state=seed,
+        random_state=configuration["seed"],
     )
+    start = time.process_time()
+    estimator.fit(X, y)
+    trained = time.process_time()
+    frame = compare_models([estimator], X, y, X_test, y_test).frame()
+    compared = time.process_time()
+    row = frame.drop(columns="run").iloc[0].to_dict()
+    if row.pop("status") != "ok":
+        raise FloatingPointError("outputs are not finite")
+    row["n_updates"] = int(row["n_updates"])
+    return row | {"training_seconds": trained - start, "comparing_seconds": compared - trained}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0, help="stop after this CPU time")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    CACHE.mkdir(exist_ok=True)
-    started = time.process_time()
-    data = rows()
     settings = [
         dict(zip(GRID, values, strict=True)) for values in itertools.product(*GRID.values())
     ]
-    jobs = [(seed, setting) for seed in range(arguments.seeds) for setting in settings]
-    known = pd.read_csv(ROWS) if ROWS.exists() else pd.DataFrame()
-    seconds = pd.read_csv(SECONDS) if SECONDS.exists() else pd.DataFrame()
-    for start in range(len(known), len(jobs), AT_ONCE):
-        batch = jobs[start : start + AT_ONCE]
-        clock = time.process_time()
-        fitted = [network(setting, seed).fit(*data[:2]) for seed, setting in batch]
-        trained = time.process_time()
-        comparison = compare_models(
-            fitted,
-            *data,
-            hyperparameters={name: [setting[name] for _, setting in batch] for name in GRID},
-        )
-        compared = time.process_time()
-        table = comparison.frame().assign(seed=[seed for seed, _ in batch])
-        known = pd.concat([known, table])
-        spent = {
-            "networks": len(batch),
-            "training": trained - clock,
-            "comparing": compared - trained,
-        }
-        seconds = pd.concat([seconds, pd.DataFrame([spent])])
-        known.to_csv(ROWS, index=False)
-        seconds.to_csv(SECONDS, index=False)
-        if time.process_time() - started > 60 * arguments.minutes:
-            break
-    ratios = seconds["comparing"] / seconds["training"]
+    runs = [{**setting, "seed": seed} for seed in range(arguments.seeds) for setting in settings]
+    table = pd.DataFrame(
+        completed(grid_run, runs, name="factorial", n_jobs=arguments.jobs, directory=CACHE)
+    )
+    table.to_csv(CACHE / "factorial.csv", index=False)
+    training, comparing = table["training_seconds"].sum(), table["comparing_seconds"].sum()
+    ratios = table["comparing_seconds"] / table["training_seconds"]
     low, median, high = ratios.quantile([0.25, 0.5, 0.75])
-    total = seconds.sum()
     print(
-        f"{total['networks']:.0f} of {len(jobs)} networks: training {total['training']:.0f} s, "
-        f"comparing {total['comparing']:.0f} s, ratio {total['comparing'] / total['training']:.2f} "
-        f"(batches: median {median:.2f}, quartiles {low:.2f} to {high:.2f}), bar 1"
+        f"{len(table)} networks: training {training:.0f} s, comparing {comparing:.0f} s, ratio "
+        f"{comparing / training:.2f} (networks: median {median:.2f}, quartiles {low:.2f} to "
+        f"{high:.2f}), bar 1"
     )
 
 
