@@ -12,6 +12,8 @@ __all__ = ["ComparisonDisplay"]
 
 _ESTIMATE = "estimate with 95 % bootstrap interval over runs"
 _TWO_SIDED = 1.96  # standard errors of a normal 95 % interval
+_LEVEL = 0.05
+_FILLED = f"filled: told from zero, all measures considered (adjusted p at most {_LEVEL:g})"
 
 
 class ComparisonDisplay:
@@ -103,6 +105,9 @@ class ComparisonDisplay:
     def plot_panels(self, measure: str) -> "ComparisonDisplay":
         """Draw one measure against the gap once for each hyper-parameter, coloured by it.
 
+        Titles hold Kendall's tau within the hyper-parameter and its p-value, which is adjusted for
+        all measures and hyper-parameters of the comparison.
+
         Parameters
         ----------
         measure : str
@@ -121,6 +126,8 @@ class ComparisonDisplay:
         if not names:
             raise ValueError("the settings of the runs are not known, so there are no panels")
         granulated = self.comparison.granulated(measure)
+        has_groups = any(granulated.n_groups.values())
+        adjusted = self._adjusted_p_values(measure) if has_groups else {}
         figure, axes = plt.subplots(
             1,
             len(names),
@@ -137,9 +144,10 @@ class ComparisonDisplay:
             tau = granulated.by_hyperparameter[name]
             low, high = granulated.intervals[name]
             interval = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
-            ax.set_title(
-                f"{_short(name, settings)}\ntau within = {tau:.2f}{interval}", fontsize="medium"
-            )
+            title = f"{_short(name, settings)}\ntau within = {tau:.2f}{interval}"
+            if name in adjusted:
+                title += f"\nadjusted p = {adjusted[name]:.2g}"
+            ax.set_title(title, fontsize="medium")
             ax.legend(fontsize="small")
         axes[0, 0].set_ylabel(f"test minus training {self.comparison.gap_kind}")
         self.ax_, self.figure_ = axes[0], figure
@@ -149,6 +157,8 @@ class ComparisonDisplay:
         self, *, kind: str = "kendall", given: str | None = None, ax: Any = None
     ) -> "ComparisonDisplay":
         """Draw the rank correlation of every measure with the gap, with intervals.
+
+        A filled point is a correlation that is told from zero with all measures considered.
 
         Parameters
         ----------
@@ -167,7 +177,8 @@ class ComparisonDisplay:
         rows = [
             row
             for row in zip(
-                table["measure"], table["value"], table["low"], table["high"], strict=True
+                *(table[key] for key in ("measure", "value", "low", "high", "adjusted_p_value")),
+                strict=True,
             )
             if np.isfinite(row[1])
         ]
@@ -175,9 +186,10 @@ class ComparisonDisplay:
             height = 1.4 + 0.26 * max(len(rows), 1)
             _, ax = plt.subplots(figsize=(7.0, height), layout="constrained")
         places = np.arange(len(rows))[::-1]
-        for place, (_, value, low, high) in zip(places, rows, strict=True):
+        for place, (_, value, low, high, adjusted) in zip(places, rows, strict=True):
             ax.plot([low, high], [place, place], color="#4c78a8", linewidth=2, alpha=0.6)
-            ax.plot(value, place, "o", color="#4c78a8")
+            inside = "#4c78a8" if adjusted <= _LEVEL else "white"
+            ax.plot(value, place, "o", color="#4c78a8", markerfacecolor=inside)
         ax.axvline(0, color="0.4", linewidth=0.8)
         ax.set_yticks(places, [name.replace("_", " ") for name, *_ in rows])
         ax.set_xlim(-1.05, 1.05)
@@ -185,9 +197,17 @@ class ComparisonDisplay:
         name = "Kendall's tau" if kind == "kendall" else "Spearman's rho"
         ax.set_xlabel(f"{name} with the gap" + (f", given {given}" if given else ""))
         figure_title = textwrap.fill(self.comparison.statement, 70)
-        ax.figure.suptitle(f"{figure_title}\n{_ESTIMATE}", fontsize="small")
+        ax.figure.suptitle(f"{figure_title}\n{_ESTIMATE}\n{_FILLED}", fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+    def _adjusted_p_values(self, measure: str) -> dict[str, float]:
+        """By hyper-parameter; there are none for a measure that some runs lack."""
+        if measure not in self.comparison.complete_measures:
+            return {}
+        tests = self.comparison.tests()
+        columns = (list(tests[key]) for key in ("measure", "hyperparameter", "adjusted_p_value"))
+        return {name: p for tested, name, p in zip(*columns, strict=True) if tested == measure}
 
     def _columns(self, measure: str) -> tuple[np.ndarray, np.ndarray, dict[str, list[Any]]]:
         gap, (values,), settings = self.comparison.columns(measure)

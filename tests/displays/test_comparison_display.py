@@ -50,8 +50,35 @@ def test_forest_is_the_table_of_correlations():
 def test_one_panel_a_hyperparameter():
     display = ComparisonDisplay(COMPARISON).plot_panels("margin")
     tau = COMPARISON.granulated("margin").by_hyperparameter
+    adjusted = COMPARISON.tests().set_index(["measure", "hyperparameter"])["adjusted_p_value"]
     for ax, name in zip(display.ax_, ["lr", "width"], strict=True):
         assert ax.get_title().startswith(f"{name}\ntau within = {tau[name]:.2f} [")
+        assert ax.get_title().endswith(f"adjusted p = {adjusted['margin', name]:.2g}")
+
+
+def test_panels_of_a_measure_that_some_runs_lack_have_no_p_value():
+    table = TABLE | {"partly": [np.nan, *TABLE["margin"][1:]]}
+    comparison = Comparison.from_table(table, ["margin", "partly"], hyperparameters=["lr", "width"])
+    display = ComparisonDisplay(comparison).plot_panels("partly")
+    assert "adjusted" not in display.ax_[0].get_title()
+    drawn_at_random = Comparison.from_table(
+        TABLE | {"lr": range(12), "width": range(12)}, ["margin"], hyperparameters=["lr", "width"]
+    )
+    display = ComparisonDisplay(drawn_at_random).plot_panels("margin")
+    assert "adjusted" not in display.ax_[0].get_title()
+
+
+def test_points_of_the_forest_are_filled_where_the_adjusted_p_value_is_small():
+    table = TABLE | {"good": np.array(TABLE["gap"]) + 0.01 * RNG.normal(size=12)}
+    comparison = Comparison.from_table(table, ["sharpness", "good", "margin"])
+    display = ComparisonDisplay(comparison).plot_correlations()
+    filled = [
+        line.get_markerfacecolor() != "white"
+        for line in display.ax_.lines
+        if line.get_marker() == "o"
+    ]
+    adjusted = comparison.correlations()["adjusted_p_value"]
+    assert filled == (adjusted <= 0.05).tolist() == [True, False, False]
 
 
 def test_bad_names():
