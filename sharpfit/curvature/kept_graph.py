@@ -6,6 +6,7 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor
 
+from sharpfit.curvature.lean_derivatives import LeanDerivatives
 from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts, storage_bytes
 from sharpfit.curvature.network import Network, differentiable_kernels
 from sharpfit.objective import SampleLoss
@@ -29,7 +30,7 @@ class KeptGraph(Linearisation):
         self.loss = loss
         self.chunk = chunk
         self._parameters = network.parameters
-        with torch.enable_grad(), differentiable_kernels():
+        with torch.enable_grad(), differentiable_kernels(), LeanDerivatives():
             self._outputs = network.module(chunk.inputs)
         self.outputs = self._outputs.detach()
 

@@ -1,0 +1,168 @@
+"""Graphs with cheap second derivatives: the values and derivatives of PyTorch, and no waste."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from sharpfit.curvature import HessianOperator
+from sharpfit.curvature.lean_derivatives import LeanDerivatives
+from tests.curvature.reference import dense_hessian, seeded
+
+
+class Convolutions(nn.Module):
+    """Convolutions of all kinds, as modules and as functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(2, 4, 3, stride=2, padding=1, dilation=(1, 2), groups=2)
+        self.same = nn.Conv2d(4, 4, 3, padding="same", padding_mode="reflect")
+        self.transposed = nn.ConvTranspose2d(4, 2, 2)
+        self.line = nn.Conv1d(2, 3, 2, padding=1, bias=False)
+        self.solid = nn.Conv3d(1, 2, 2)
+        self.kernel = nn.Parameter(torch.ones(2, 3, 1))
+
+    def forward(self, inputs):
+        maps = self.transposed(torch.tanh(self.same(self.first(inputs))))
+        rows = F.conv1d(torch.tanh(self.line(maps.flatten(2))), self.kernel)
+        single = torch.stack([self.line(row) for row in maps.flatten(2)])  # without a batch
+        solid = self.solid(maps.unsqueeze(1)).flatten(1)
+        return torch.cat([rows.mean(2), single.mean(2), torch.tanh(solid[:, :3])], dim=1)
+
+
+def test_second_derivatives_of_convolutions():
+    module = seeded(Convolutions).double()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(3, 2, 5, 6, generator=generator, dtype=torch.float64)
+    targets = torch.tensor([0, 4, 7])
+    dense = dense_hessian(module, F.cross_entropy, inputs, targets)
+    for parameters in (None, ["first.bias", "line.weight"], ["first.weight", "solid.weight"]):
+        operator = HessianOperator(
+            *(module, nn.CrossEntropyLoss(), inputs, targets),
+            **{"parameters": parameters, "route": "graph", "batch_size": 2},
+        )
+        found = [name in operator.selection.names for name, _ in module.named_parameters()]
+        sizes = torch.tensor([parameter.numel() for parameter in module.parameters()])
+        kept = torch.repeat_interleave(torch.tensor(found), sizes)
+        expected = dense[kept][:, kept]
+        torch.testing.assert_close(operator.to_dense(), expected, rtol=0, atol=2e-7)
+
+
+PIECEWISE_LINEAR = [
+    nn.ReLU(),
+    nn.ReLU(inplace=True),
+    nn.LeakyReLU(0.2),
+    nn.LeakyReLU(0.2, inplace=True),
+    nn.ReLU6(),
+    nn.Hardtanh(-0.5, 0.5),
+    nn.MaxPool2d(2, stride=1),
+    F.relu_,
+    torch.relu,
+    torch.relu_,
+    torch.Tensor.relu,
+    lambda x: F.relu(x, True),
+    lambda x: F.max_pool1d(x.flatten(1), 2),
+    lambda x: F.max_pool2d(x, 2, return_indices=True)[0],
+    lambda x: F.max_pool3d(x.unsqueeze(1), 2),
+    lambda x: torch.max_pool2d(x, [2, 2], padding=1),
+]
+
+
+@pytest.mark.parametrize("function", PIECEWISE_LINEAR)
+def test_piecewise_linear_operations(function):
+    generator = torch.Generator().manual_seed(0)
+    point = torch.randn(2, 2, 4, 4, generator=generator, dtype=torch.float64)
+    point[0, 0, 0] = 0.0  # at the kink of the rectifier
+
+    def derivatives():
+        x = point.clone().requires_grad_()
+        y = function(torch.sin(x) * 1.0)
+        weight = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view_as(y)
+        (first,) = torch.autograd.grad((weight * y.square()).sum(), x, create_graph=True)
+        direction = torch.cos(3 * point)
+        (second,) = torch.autograd.grad((first * direction).sum(), x)
+        return y.detach(), first.detach(), second
+
+    expected = derivatives()
+    with LeanDerivatives():
+        found = derivatives()
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-14)
+
+
+class Count(TorchDispatchMode):
+    """Counts the operations on images that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if isinstance(args[0], torch.Tensor) and args[0].ndim == 4:
+            name = function.overloadpacket.__name__
+            self.calls[name] = self.calls.get(name, 0) + 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_products_do_nothing_needless():
+    module = nn.Sequential(
+        *(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 4, 2), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(16, 3)),
+    )
+    inputs, targets = torch.randn(5, 1, 8, 8), torch.tensor([0, 1, 2, 1, 0])
+    operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets, route="graph")
+    operator.matvec(torch.ones(operator.size))
+    with Count() as count:
+        operator.matvec(torch.ones(operator.size))
+    # Of the first layer one convolution with the tangent of its weight and one derivative in the
+    # weight; of the second one with each tangent, the derivatives along both, and the last pass.
+    assert count.calls["convolution"] == 1 + 2
+    assert count.calls["convolution_backward"] == 1 + 3
+    assert "_convolution_double_backward" not in count.calls
+    assert "zeros_like" not in count.calls
+
+
+class Checkpointed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, inputs):
+        return self.head(checkpoint(self.body, inputs, use_reentrant=False))
+
+
+def test_recomputed_activations():
+    module = seeded(Checkpointed).double()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(4, 1, 6, 6, generator=generator, dtype=torch.float64)
+    targets = torch.tensor([0, 1, 2, 1])
+    dense = dense_hessian(module, F.cross_entropy, inputs, targets)
+    operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets)
+    torch.testing.assert_close(operator.to_dense(), dense, rtol=0, atol=2e-7)
+
+
+class Ensemble(nn.Module):
+    """Its members run under `torch.func.vmap`."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernels = nn.Parameter(torch.linspace(-1, 1, 36).view(2, 2, 1, 3, 3))
+
+    def forward(self, inputs):
+        def member(kernel):
+            return F.max_pool2d(torch.relu(F.conv2d(inputs, kernel)), 2).flatten(1)
+
+        return torch.func.vmap(member)(self.kernels).mean(0)
+
+
+def test_transforms_inside_the_module():
+    module = Ensemble().double()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(4, 1, 4, 4, generator=generator, dtype=torch.float64)
+    targets = torch.tensor([0, 1, 1, 0])
+    dense = dense_hessian(module, F.cross_entropy, inputs, targets)
+    operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets)
+    torch.testing.assert_close(operator.to_dense(), dense, rtol=0, atol=2e-7)
