@@ -43,7 +43,7 @@ def finite_columns(**columns: ArrayLike) -> tuple[NDArray[np.float64], ...]:
             )
     if len(arrays[first]) < 3:
         raise ValueError(
-            f"{first} has {len(arrays[first])} runs; at least three are needed for a correlation"
+            f"a correlation needs at least three runs, and {first} has {len(arrays[first])}"
         )
     return tuple(arrays.values())
 

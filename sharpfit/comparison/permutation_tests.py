@@ -133,6 +133,8 @@ def permutation_tests(
         raise ValueError(f"statistic must be one of {list(_TAILS)}, got {statistic!r}")
     if not measures:
         raise ValueError("measures is empty; pass at least one column")
+    if n_test is not None and n_test < 1:
+        raise ValueError(f"n_test must be a positive number of test rows, got {n_test}")
     gap_values, *columns = finite_columns(gap=gap, **measures)
     settings = encoded_settings(hyperparameters, len(gap_values))
     if statistic == "conditional_information" and len(settings) < 2:

@@ -1,5 +1,6 @@
 """A table of runs: settings, gaps and measures."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -156,7 +157,9 @@ class RunTable:
         """
         for name in names:
             if name not in self.measures:
-                raise ValueError(f"{name!r} was not measured; choose from {list(self.measures)}")
+                near = difflib.get_close_matches(str(name), self.measures, n=3)
+                choice = " or ".join(map(repr, near)) or f"one of {list(self.measures)}"
+                raise ValueError(f"{name!r} was not measured; did you mean {choice}?")
         return [
             i
             for i, run in enumerate(self.runs)

@@ -254,6 +254,10 @@ def measure_names(measures: Iterable[str] | None) -> list[str]:
     if isinstance(measures, str):
         raise TypeError(f"measures must be a list of names, got a string; write [{measures!r}]")
     names = list(measures)
+    if not names:
+        raise ValueError(
+            "measures is empty; name some of sharpfit.measures.MEASURES, or None for all"
+        )
     for name in names:
         if name not in MEASURES:
             near = difflib.get_close_matches(str(name), MEASURES, n=3)

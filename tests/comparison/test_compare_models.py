@@ -208,6 +208,7 @@ def test_networks_that_stop_themselves_are_runs():
     [
         ({"measures": ["relative_flatnes"]}, "did you mean 'relative_flatness'"),
         ({"measures": ["zzz"]}, "none is like it"),
+        ({"measures": []}, "measures is empty"),
         ({"gap": "accuracy"}, "'accuracy'"),
         ({"equal": "epochs", "at": 3}, "'epochs'"),
         ({"equal": "updates"}, "at must be the positive updates"),
@@ -250,6 +251,8 @@ def test_other_models_are_refused():
     comparison = compare_models(networks(3), *ROWS, measures=["sharpness"])
     with pytest.raises(ValueError, match="hyperparameters="):
         comparison.granulated("sharpness")
+    with pytest.raises(ValueError, match="did you mean 'sharpness'"):
+        comparison.correlations(given="sharpnes")
     with pytest.raises(ValueError, match="'path_norm' was not measured"):
         Comparison.from_table({"gap": [1.0], "lr": [1]}, [], hyperparameters=["lr"]).sign_error(
             "path_norm"

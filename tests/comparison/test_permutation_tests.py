@@ -201,6 +201,7 @@ def test_the_table_of_a_comparison():
         ({"statistic": "granulted"}, "got 'granulted'"),
         ({"n_permutations": 0}, "n_permutations must be at least 1, got 0"),
         ({"measures": {}}, "measures is empty"),
+        ({"n_test": 0}, "n_test must be a positive number of test rows, got 0"),
         ({"hyperparameters": {"a": [1, 2, 3], "b": [1, 2, 3]}}, "no two runs differ in a single"),
         (
             {"hyperparameters": {"a": [1, 2, 3]}, "statistic": "conditional_information"},
