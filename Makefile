@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 # One thread a process: tests run in $(JOBS) processes, and timings compare like with like.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-slow test-simulations test-lower-bounds layers lint format types doctest docs bench clean
+.PHONY: help demo test test-slow test-simulations test-lower-bounds layers lint format types doctest docs bench evidence clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / -- /'
@@ -58,6 +58,15 @@ docs: $(INSTALLED)-docs ## build the documentation and its gallery, warnings are
 
 bench: $(INSTALLED)-bench ## install the peers that the benchmarks compare with (see benchmarks/README.md)
 	@echo "run the benchmarks with $(BIN)/python benchmarks/NAME.py"
+
+# In this order: sweeps are judged and drawn, then ranked with the networks of the suites that
+# benchmarks/selection/train.py has trained. Everything goes on where it stopped.
+evidence: $(INSTALLED)-bench ## train what the evidence lacks and rebuild its tables and figures (hours from nothing)
+	cd benchmarks/experiments && $(CURDIR)/$(BIN)/python sweeps.py --jobs $(JOBS)
+	cd benchmarks/experiments && $(CURDIR)/$(BIN)/python flat_minima.py
+	cd benchmarks/ranking && $(CURDIR)/$(BIN)/python measure.py --jobs $(JOBS)
+	cd benchmarks/ranking && $(CURDIR)/$(BIN)/python factorial.py --jobs $(JOBS)
+	cd benchmarks/ranking && $(CURDIR)/$(BIN)/python report.py --write
 
 clean: ## remove what the targets above made
 	rm -rf .venv .venv-lower build demo-output docs/_build docs/auto_examples docs/api/generated
