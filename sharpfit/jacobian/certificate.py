@@ -69,12 +69,15 @@ class Certificate:
 
 def sample_shape(input_shape: tuple[int, ...] | int) -> tuple[int, ...]:
     """Return the shape of one input as a tuple, checked to hold positive integers."""
+    wanted = (
+        "must hold positive integers: the shape of one sample, without the batch dimension, such "
+        "as (20,) or (1, 28, 28)."
+    )
+    if not isinstance(input_shape, int | tuple | list):
+        raise TypeError(f"input_shape of type {type(input_shape).__name__} {wanted}")
     sizes = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
     if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
-        raise ValueError(
-            f"input_shape={input_shape!r} must hold positive integers: the shape of one sample, "
-            "without the batch dimension, such as (20,) or (1, 28, 28)."
-        )
+        raise ValueError(f"input_shape={input_shape!r} {wanted}")
     return sizes
 
 
@@ -109,7 +112,7 @@ def lipschitz_certificate(
         If a layer or a function has no rule or is not Lipschitz continuous; the message names it
         and the remedy.
     TypeError
-        If `module` is not a `torch.nn.Module`.
+        If `module` is not a `torch.nn.Module`, or `input_shape` no shape.
     ValueError
         If `input_shape` or `method` is not valid.
 

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from sharpfit.jacobian.arguments import check_positive
 from sharpfit.jacobian.dense_chain import elementwise_derivative
 from sharpfit.jacobian.exact import ExactJacobians
 from sharpfit.jacobian.layer_calls import LayerCall, record_calls
@@ -131,6 +132,7 @@ def layer_jacobians(
     >>> found.product().shape
     torch.Size([5, 1, 2])
     """
+    check_positive("memory_budget", memory_budget, "in bytes")
     frozen = FrozenModule(module, inputs)
     network = copy.deepcopy(module).eval().requires_grad_(False)
     calls = record_calls(network, inputs[:2].detach())

@@ -3,12 +3,13 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Iterator
-from numbers import Integral, Real
-from typing import Literal, get_args
+from numbers import Integral
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from sharpfit.jacobian.arguments import check_positive
 from sharpfit.jacobian.faster_layers import replace_slow_layers
 
 # Larger buffers than these cost page faults on a processor; a GPU wants larger chunks.
@@ -47,8 +48,8 @@ class FrozenModule:
     TypeError
         If `module` is no module or `inputs` no floating tensor.
     ValueError
-        If there are no rows, a value is not finite, dtypes differ, or the module does not
-        return one row of outputs for each row of inputs.
+        If there are no rows, a value is not finite, dtypes differ, or the module does not run
+        on the inputs or return one row of outputs for each row of them.
     """
 
     def __init__(self, module: nn.Module, inputs: Tensor):
@@ -61,8 +62,7 @@ class FrozenModule:
         self.module = _frozen_copy(module)
         replace_slow_layers(self.module)
         probe = inputs[:2].detach()
-        with torch.no_grad():
-            outputs = self.module(probe)
+        outputs = _outputs_of(self.module, probe)
         if not isinstance(outputs, Tensor) or outputs.ndim not in (1, 2):
             got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise ValueError(
@@ -161,8 +161,7 @@ def chunks(
     ------
     slice
     """
-    if not isinstance(memory_budget, Real) or not memory_budget > 0:
-        raise ValueError(f"memory_budget must be positive, in bytes, got {memory_budget!r}")
+    check_positive("memory_budget", memory_budget, "in bytes")
     if batch_size == "auto":
         available = min(memory_budget, _CHUNK_BYTES.get(inputs.device.type, 2**24))
         size = max(1, min(_MAX_CHUNK, available // max(row_bytes, 1)))
@@ -305,6 +304,17 @@ def _frozen_copy(module: nn.Module) -> nn.Module:
             if type(value) is OrderedDict and not value:
                 copies[id(value)] = OrderedDict()
     return copy.deepcopy(module, copies).eval()
+
+
+def _outputs_of(module: nn.Module, probe: Tensor) -> Any:
+    try:
+        with torch.no_grad():
+            return module(probe)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"module does not run on inputs with rows of shape {tuple(probe.shape[1:])} ({error}); "
+            "pass rows as the network takes them, in one tensor"
+        ) from error
 
 
 def _check_inputs(module: nn.Module, inputs: Tensor) -> None:

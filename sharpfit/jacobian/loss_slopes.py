@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 
+from sharpfit.jacobian.arguments import check_count, check_tensor, checked_loss
 from sharpfit.jacobian.pairs import Floats, pair_blocks
 from sharpfit.jacobian.sample_slopes import as_points, check_neighbours
 from sharpfit.objective import BinaryCrossEntropy, CrossEntropy, SampleLoss, SquaredError
@@ -39,7 +40,7 @@ class SlopeBound:
 
 
 def slope_bound(
-    loss: SampleLoss,
+    loss: SampleLoss | nn.Module,
     losses: Tensor,
     targets: Tensor,
     inputs: ArrayLike,
@@ -65,7 +66,8 @@ def slope_bound(
 
     Parameters
     ----------
-    loss : SampleLoss
+    loss : torch.nn.Module or sharpfit.objective.SampleLoss
+        Criterion on the outputs.
     losses : Tensor of shape (n,)
         ``loss.values(outputs, targets)``.
     targets : Tensor of shape (n, ...)
@@ -99,6 +101,10 @@ def slope_bound(
     2.0
     """
     points = as_points(inputs, "inputs")
+    check_count("n_outputs", n_outputs)
+    check_tensor("losses", losses)
+    check_tensor("targets", targets)
+    loss = checked_loss(loss, targets, n_outputs, losses.dtype)
     vectors, radii, function = _targets_and_radii(loss, losses, targets, n_outputs)
     if len(points) != len(radii) or len(points) != len(vectors):
         raise ValueError(

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from sharpfit.jacobian.arguments import check_tensor
 from sharpfit.jacobian.linearisation import FrozenModule, Linearisation, chunks
 from sharpfit.jacobian.surroundings import in_plain_mode
 
@@ -38,10 +39,7 @@ def check_classes(targets: Tensor, inputs: Tensor, n_outputs: int) -> None:
     TypeError, ValueError
         With what was given.
     """
-    if not isinstance(targets, Tensor):
-        raise TypeError(
-            f"targets must be a tensor, got {type(targets).__name__}; use torch.as_tensor(targets)"
-        )
+    check_tensor("targets", targets)
     if targets.ndim != 1 or targets.is_floating_point():
         raise ValueError(
             f"targets must be class numbers of shape (n,) to take margins from, got "
@@ -51,7 +49,10 @@ def check_classes(targets: Tensor, inputs: Tensor, n_outputs: int) -> None:
         raise ValueError(f"targets has {len(targets)} rows, inputs has {len(inputs)}")
     n_classes = max(n_outputs, 2)
     if not bool(((targets >= 0) & (targets < n_classes)).all()):
-        raise ValueError(f"targets must be class numbers below {n_classes}, got others")
+        raise ValueError(
+            f"targets must be class numbers from 0 to {n_classes - 1}, got {int(targets.min())} to "
+            f"{int(targets.max())}; encode the classes, for example with sklearn's LabelEncoder"
+        )
 
 
 def margins_and_rivals(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,6 +10,12 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
+from sharpfit.jacobian.arguments import (
+    check_count,
+    check_positive,
+    check_tensor,
+    checked_loss,
+)
 from sharpfit.jacobian.chunk_norms import Margins, exact_norms, iterated_norms, loss_norms
 from sharpfit.jacobian.exact import ExactJacobians
 from sharpfit.jacobian.gram import GramNorms
@@ -81,7 +86,7 @@ def jacobian_norms(
     *,
     output: Output = "logits",
     targets: Tensor | None = None,
-    loss: SampleLoss | None = None,
+    loss: SampleLoss | nn.Module | None = None,
     margins: Margins = False,
     method: Method = "auto",
     tol: float = 1e-3,
@@ -108,8 +113,8 @@ def jacobian_norms(
     targets : Tensor of shape (n, ...), optional
         Class numbers, from which margins are taken instead of the predicted class;
         required for ``output="loss"``, of whatever kind the loss takes.
-    loss : sharpfit.objective.SampleLoss, optional
-        Required for ``output="loss"``.
+    loss : torch.nn.Module or sharpfit.objective.SampleLoss, optional
+        Criterion on the outputs; required for ``output="loss"``.
     margins : bool or "all", default=False
         Also return the logit margins and the norms of their gradients, at little cost.
         Always so for ``output="margin"``. The largest gradient over all other classes comes with
@@ -162,7 +167,9 @@ def jacobian_norms(
     (array([4.]), array([5.]), array([5.]))
     """
     _check_arguments(output, margins, targets, loss, inputs)
-    _check_effort(tol, max_products, n_probes)
+    check_positive("tol", tol, "the relative error of norms")
+    check_count("max_products", max_products)
+    check_count("n_probes", n_probes, smallest=2)
     frozen = FrozenModule(module, inputs)
     margins = margins or output == "margin"
     if margins and output == "loss":
@@ -171,6 +178,10 @@ def jacobian_norms(
         )
     if margins and targets is not None:
         check_classes(targets, inputs, frozen.n_outputs)
+    sample_loss: SampleLoss | None = None
+    if output == "loss":
+        assert targets is not None
+        sample_loss = checked_loss(loss, targets, frozen.n_outputs, inputs.dtype)
     if targets is not None:
         targets = targets.to(inputs.device)
     iterate = frozen.iterates(method)
@@ -187,10 +198,9 @@ def jacobian_norms(
             parts.append(exact_norms(exact, chunk, output, chunk_targets, margins, gram_norms))
             continue
         linearisation = Linearisation(frozen, chunk)
-        if output == "loss":
-            assert loss is not None
+        if sample_loss is not None:
             assert chunk_targets is not None
-            parts.append(loss_norms(linearisation, loss, chunk_targets))
+            parts.append(loss_norms(linearisation, sample_loss, chunk_targets))
         else:
             effort = (tol, max_products, n_probes)
             parts.append(
@@ -226,7 +236,7 @@ def _check_arguments(
     output: str,
     margins: Margins,
     targets: Tensor | None,
-    loss: SampleLoss | None,
+    loss: SampleLoss | nn.Module | None,
     inputs: Tensor,
 ) -> None:
     if output not in get_args(Output):
@@ -235,22 +245,9 @@ def _check_arguments(
         raise ValueError(f"margins must be True, False or 'all', got {margins!r}")
     if output == "loss" and (loss is None or targets is None):
         raise ValueError(
-            "output='loss' needs both loss (see sharpfit.objective.as_sample_loss) and targets"
+            "output='loss' needs both a loss, such as torch.nn.CrossEntropyLoss(), and targets"
         )
-    if targets is not None and not isinstance(targets, Tensor):
-        raise TypeError(
-            f"targets must be a tensor, got {type(targets).__name__}; use torch.as_tensor(targets)"
-        )
-    if targets is not None and len(targets) != len(inputs):
-        raise ValueError(f"targets has {len(targets)} rows, inputs has {len(inputs)}")
-
-
-def _check_effort(tol: float, max_products: int, n_probes: int) -> None:
-    if not tol > 0:
-        raise ValueError(f"tol must be positive, got {tol!r}")
-    if not isinstance(max_products, Integral) or max_products < 1:
-        raise ValueError(f"max_products must be an int of at least 1, got {max_products!r}")
-    if not isinstance(n_probes, Integral) or n_probes < 2:
-        raise ValueError(
-            f"n_probes must be an int of at least 2 to give an error, got {n_probes!r}"
-        )
+    if targets is not None:
+        check_tensor("targets", targets)
+        if len(targets) != len(inputs):
+            raise ValueError(f"targets has {len(targets)} rows, inputs has {len(inputs)}")

@@ -1,7 +1,8 @@
 """Telling how far a walk through the rows has come."""
 
 from collections.abc import Iterable, Iterator
-from numbers import Integral
+
+from sharpfit.jacobian.arguments import check_count
 
 
 def followed(
@@ -32,8 +33,7 @@ def followed(
     [slopes] 5 of 8 rows
     [slopes] 8 of 8 rows
     """
-    if not isinstance(verbose, Integral) or verbose < 0:
-        raise ValueError(f"verbose must be a non-negative int, got {verbose!r}")
+    check_count("verbose", verbose, smallest=0)
     for number, rows in enumerate(chunks, start=1):
         yield rows
         if verbose and number % verbose == 0:

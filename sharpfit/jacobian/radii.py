@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from sharpfit.jacobian.arguments import check_tensor
 from sharpfit.jacobian.lipschitz.chain import DenseChain, dense_chain
 from sharpfit.jacobian.lipschitz.graph import LipschitzInterpreter, trace
 from sharpfit.jacobian.lipschitz.head import margin_constant
@@ -19,7 +20,12 @@ _CHUNK_ENTRIES = 2**21
 
 
 def _check_labels(labels: Tensor, n_samples: int, n_outputs: int) -> Tensor:
-    labels = torch.as_tensor(labels).detach().cpu()
+    try:
+        labels = torch.as_tensor(labels).detach().cpu()
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"labels must be integers, one a row of inputs; encode the classes first ({error})."
+        ) from None
     if labels.shape == (n_samples, 1):
         labels = labels[:, 0]
     # Targets of a loss on single logits are floating-point numbers 0 and 1.
@@ -91,9 +97,9 @@ def certified_radii(module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor
     CertificateError
         If the network has no Lipschitz certificate (see `lipschitz_certificate`).
     TypeError
-        If `module` is not a `torch.nn.Module`.
+        If `module` is not a `torch.nn.Module`, or `inputs` no tensor.
     ValueError
-        If shapes or labels do not fit.
+        If shapes or labels do not fit, or an input is not finite.
 
     Notes
     -----
@@ -116,8 +122,11 @@ def certified_radii(module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, not {type(module).__name__}.")
+    check_tensor("inputs", inputs)
     if inputs.ndim < 1 or len(inputs) == 0:
         raise ValueError(f"inputs must hold one row or more, not shape {tuple(inputs.shape)}.")
+    if not bool(torch.isfinite(inputs).all()):
+        raise ValueError("inputs contain NaN or infinity; remove or impute these rows first.")
     interpreter = LipschitzInterpreter(trace(module), tuple(inputs.shape[1:]))
     constant = interpreter.bound()
     shape = interpreter.shapes[interpreter.output_node]

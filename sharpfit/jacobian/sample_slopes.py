@@ -7,6 +7,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from sharpfit.jacobian.arguments import check_count
 from sharpfit.jacobian.pairs import Floats, count_duplicates, pair_blocks
 
 # Slopes are counted by the leading bits of their float32 form: positive floats are ordered
@@ -171,7 +172,10 @@ def as_points(array: ArrayLike, name: str) -> Floats:
     """
     if isinstance(array, Tensor):
         array = array.detach().to("cpu", torch.float64)
-    points = np.asarray(array, dtype=np.float64)
+    try:
+        points = np.asarray(array, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of numbers, a row a sample: {error}") from None
     if points.ndim == 0 or len(points) == 0:
         raise ValueError(f"{name} must hold at least one row, got shape {points.shape}")
     points = points.reshape(len(points), -1)
@@ -182,7 +186,10 @@ def as_points(array: ArrayLike, name: str) -> Floats:
 
 def check_neighbours(n_neighbours: int | None, n_rows: int) -> None:
     """Refuse a number of neighbours that the rows cannot give."""
-    if n_neighbours is not None and not 1 <= n_neighbours < n_rows:
+    if n_neighbours is None:
+        return
+    check_count("n_neighbours", n_neighbours)
+    if n_neighbours >= n_rows:
         raise ValueError(
             f"n_neighbours must be between 1 and n - 1 = {n_rows - 1}, got {n_neighbours!r}"
         )

@@ -9,6 +9,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
+from sharpfit.jacobian.arguments import check_count, check_positive
 from sharpfit.jacobian.exact import ExactJacobians
 from sharpfit.jacobian.gram import matrix_norms
 from sharpfit.jacobian.iterated import (
@@ -152,14 +153,19 @@ def local_variation(
     """
     if output not in ("logits", "probabilities"):
         raise ValueError(f"output must be 'logits' or 'probabilities', got {output!r}")
-    counts = {"n_neighbours": n_neighbours, "n_steps": n_steps, "n_directions": n_directions}
+    counts = {
+        "n_neighbours": n_neighbours,
+        "n_steps": n_steps,
+        "n_directions": n_directions,
+        "max_products": max_products,
+    }
     for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count!r}")
+        check_count(name, count)
+    check_positive("tol", tol, "the relative error of norms")
+    if radius is not None:
+        check_positive("radius", radius, "in units of the inputs")
     frozen = FrozenModule(module, inputs)
     neighbours, distances = _distinct_neighbours(inputs, n_neighbours)
-    if radius is not None and not radius > 0:
-        raise ValueError(f"radius must be positive, got {radius!r}")
     radii = distances[:, 0] / 2 if radius is None else np.full(len(inputs), float(radius))
     generator = seeded_generator(random_state, inputs.device)
     probes = _Probes(inputs, neighbours, radii, n_steps, n_directions, generator)

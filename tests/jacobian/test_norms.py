@@ -173,9 +173,9 @@ def test_module_inputs_and_generator_are_untouched():
     [
         ({"output": "logit"}, ValueError, "output must be one of"),
         ({"method": "svd"}, ValueError, "method must be one of"),
-        ({"output": "loss"}, ValueError, "needs both loss"),
+        ({"output": "loss"}, ValueError, "needs both a loss"),
         ({"targets": torch.zeros(3, dtype=torch.int64), "margins": True}, ValueError, "3 rows"),
-        ({"targets": torch.full((7,), 3), "margins": True}, ValueError, "below 3"),
+        ({"targets": torch.full((7,), 3), "margins": True}, ValueError, "from 0 to 2"),
         ({"targets": torch.zeros(7), "margins": True}, ValueError, "class numbers"),
         ({"inputs": torch.zeros(7, 5, dtype=torch.int64)}, TypeError, "floating dtype"),
         ({"inputs": torch.zeros(7, 5)}, ValueError, r"torch.float32 and the module's"),

@@ -63,8 +63,8 @@ def test_rows_that_depend_on_each_other_are_refused():
     [
         ([0, 1, 2, 0], TypeError, "must be a tensor, got list"),
         (np.zeros(4, dtype=int), TypeError, "must be a tensor, got ndarray"),
-        (torch.tensor([0, 1, 2, 3]), ValueError, "below 3"),
-        (torch.tensor([0, 1, 2, -1]), ValueError, "below 3"),
+        (torch.tensor([0, 1, 2, 3]), ValueError, "from 0 to 2"),
+        (torch.tensor([0, 1, 2, -1]), ValueError, "from 0 to 2"),
         (torch.zeros(3, dtype=torch.int64), ValueError, "3 rows, inputs has 4"),
         (torch.zeros(4), ValueError, "class numbers"),
     ],
@@ -80,7 +80,7 @@ def test_targets_are_class_numbers(net, targets, error, message):
     ("settings", "error", "message"),
     [
         ({"random_state": None}, TypeError, "random_state must be an int, got None"),
-        ({"memory_budget": 0}, ValueError, "memory_budget must be positive"),
+        ({"memory_budget": 0}, ValueError, "memory_budget must be a positive number"),
         ({"batch_size": 1.5}, ValueError, "batch_size must be a positive int"),
     ],
 )
