@@ -1,6 +1,6 @@
 """Measures that other packages compute as well: agreement, and ratios of times.
 
-``OMP_NUM_THREADS=1 python benchmarks/measures.py [mlp] [cnn]``. Agreement is in float64, peers at
+``OMP_NUM_THREADS=1 python benchmarks/measures.py [mlp] [cnn] [MEASURE ...]``. Agreement is in float64, peers at
 tight tolerances. Times are CPU seconds in float32, everything from the bare network on, paired
 within one repetition; each peer at the loosest of its settings that is right to 1e-5, or the most
 accurate one. Peers: see `_curvature_peers`; SciPy's `eigsh` drives curvlinops.
@@ -149,15 +149,17 @@ def seconds(function, *data):
 def main():
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    for network in sys.argv[1:] or ("mlp", "cnn"):
+    known = peers()
+    asked = sys.argv[1:]
+    for network in [name for name in asked if name not in known] or ("mlp", "cnn"):
         module, inputs, targets = problem(network, None if network == "mlp" else 128)
         precise = (module.double(), inputs.double(), targets)
         exact = copy.deepcopy(precise[0])
         single = copy.deepcopy(module).float()
         inputs = inputs.float()
-        for measure, calls in peers().items():
+        for measure in [name for name in asked if name in known] or known:
             found = ours(measure, exact, *precise[1:])
-            for peer, settings in calls.items():
+            for peer, settings in known[measure].items():
                 accurate = settings[-1](copy.deepcopy(exact), *precise[1:])
                 difference = abs(found / accurate - 1)
                 chosen = next(

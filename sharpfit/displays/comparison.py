@@ -196,7 +196,7 @@ class ComparisonDisplay:
         ax.set_ylim(-0.8, len(rows) - 0.2)
         name = "Kendall's tau" if kind == "kendall" else "Spearman's rho"
         ax.set_xlabel(f"{name} with the gap" + (f", given {given}" if given else ""))
-        figure_title = textwrap.fill(self.comparison.statement, 70)
+        figure_title = textwrap.fill(self.comparison.statement, 86)
         ax.figure.suptitle(f"{figure_title}\n{_ESTIMATE}\n{_FILLED}", fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure
         return self
