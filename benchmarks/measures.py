@@ -1,9 +1,9 @@
 """Measures that other packages compute as well: agreement, and ratios of times.
 
-``OMP_NUM_THREADS=1 python benchmarks/measures.py [mlp] [cnn] [MEASURE ...]``. Agreement is in float64, peers at
-tight tolerances. Times are CPU seconds in float32, everything from the bare network on, paired
-within one repetition; each peer at the loosest of its settings that is right to 1e-5, or the most
-accurate one. Peers: see `_curvature_peers`; SciPy's `eigsh` drives curvlinops.
+``OMP_NUM_THREADS=1 python benchmarks/measures.py [mlp] [cnn] [MEASURE ...]``. Agreement is in
+float64, peers at tight tolerances. Times are CPU seconds in float32, everything from the bare
+network on, paired within one repetition; each peer at the loosest of its settings that is right to
+1e-5, or the most accurate one. Peers: see `_curvature_peers`; SciPy's `eigsh` drives curvlinops.
 """
 
 import copy
