@@ -15,14 +15,13 @@ from torch.nn import functional
 
 from sharpfit.bridge import Problem
 from sharpfit.measures import MEASURES, TrainedNetwork
+from sharpfit.model_selection.selection import SelectionCriterion
 from sharpfit.objective import as_sample_loss
 from sharpfit.theory.selection import (
     Neighbourhood,
-    crossing_probability,
     find_neighbourhood,
     margins_of_classes,
 )
-from sharpfit.theory.smoothers import KernelSmoothers, fit_smoothers, mimicked_error
 
 
 @dataclass
@@ -34,7 +33,6 @@ class Rows:
     y: Tensor
     neighbourhood: Neighbourhood
     spacing_in_class: float
-    smoothers: KernelSmoothers | None
 
     @classmethod
     def of(cls, suite: Suite, X: np.ndarray, y: Tensor) -> "Rows":
@@ -53,7 +51,6 @@ class Rows:
             y,
             find_neighbourhood(rows),
             float(np.median(np.concatenate(nearest))),
-            fit_smoothers(rows, y.double().numpy()[:, None]) if regression else None,
         )
 
 
@@ -111,9 +108,8 @@ def _problem(module: nn.Module, rows: Rows) -> Problem:
 
 def selection_criterion(network: Network, rows: Rows) -> float:
     """Compute what `sharpfit.selection_scorer` does."""
-    if rows.smoothers is not None:
-        return mimicked_error(network.outputs, rows.smoothers)
-    return crossing_probability(network.outputs, rows.y.numpy(), rows.neighbourhood)
+    problem = network.trained.problem
+    return SelectionCriterion(problem)(problem.module)
 
 
 def training_error(network: Network, rows: Rows) -> float:

@@ -192,7 +192,7 @@ SUITES = {
         Suite("mnist", mnist, 500, "regularised"),
         Suite("diabetes", bundled(datasets.load_diabetes), 250, "plain", task="regression"),
         Suite("friedman1", FRIEDMAN1, 300, "regularised", task="regression"),
-        Suite("hastie", hastie, 500, "regularised", one_logit=True, held_back=True),
+        Suite("hastie", hastie, 500, "regularised", one_logit=True),
         Suite(
             "mnist_noisy_convolutional",
             mnist,
@@ -200,12 +200,11 @@ SUITES = {
             "convolutional",
             image=(14, 14),
             noise=0.1,
-            held_back=True,
             overrides={"width": [4, 8], "epochs": [5, 15, 30]},
         ),
-        Suite("friedman2", FRIEDMAN2, 250, "plain", task="regression", held_back=True),
+        Suite("friedman2", FRIEDMAN2, 250, "plain", task="regression"),
         *(
-            dataclasses.replace(suite, held_back=True, n_configurations=24)
+            dataclasses.replace(suite, n_configurations=24)
             for suite in [
                 Suite("circles", CIRCLES, 250, "plain", noise=0.1, one_logit=True),
                 Suite("spirals", spirals, 300, "plain"),
@@ -215,6 +214,11 @@ SUITES = {
                 Suite("signals", signals, 400, "convolutional", image=(1, 64)),
                 Suite("autompg", autompg, 200, "plain", task="regression"),
                 Suite("friedman3", FRIEDMAN3, 250, "regularised", task="regression"),
+            ]
+        ),
+        *(
+            dataclasses.replace(suite, held_back=True, n_configurations=24)
+            for suite in [
                 Suite("bananas", bananas, 300, "regularised", one_logit=True),
                 Suite("waveform", waveform, 250, "plain"),
                 Suite("display_digits", display_digits, 300, "regularised"),

@@ -2,18 +2,20 @@
 
 import math
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
 import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from torch import nn
+from torch import Tensor, nn
 
 from sharpfit.bridge import Problem, as_problem
 from sharpfit.model_selection.training_rows import TrainingRowsScorer
+from sharpfit.theory.fresh_rows import error_on_stand_ins, stand_in_rows
+from sharpfit.theory.kernel_regression import fit_kernel_regression
 from sharpfit.theory.selection import Neighbourhood, crossing_probability, find_neighbourhood
-from sharpfit.theory.smoothers import KernelSmoothers, fit_smoothers, mimicked_error
 
 _ROWS_PER_BATCH = 4096
 
@@ -21,10 +23,13 @@ _ROWS_PER_BATCH = 4096
 class SelectionCriterion:
     """An estimate of how badly networks do on fresh rows, from the rows they are trained on.
 
-    Classifiers are judged by `sharpfit.theory.selection.crossing_probability`, regressors by
-    `sharpfit.theory.smoothers.mimicked_error`. Both need the outputs at the rows only, and
-    distances between the network's inputs. What depends on the rows alone is computed once, so
-    several networks, or the epochs of one, are judged cheaply.
+    Networks are judged on stand-ins for fresh rows (`sharpfit.theory.fresh_rows`) that are labelled
+    by the kernel regression with the smallest leave-one-out error on the rows. For classifiers this
+    is averaged with a second estimate of the same probability, which takes labels from the rows
+    themselves (`sharpfit.theory.selection.crossing_probability`): the regression sees through wrong
+    labels, the rows do not depend on how well a kernel does. Only outputs are needed, at the rows
+    and at three stand-ins for each (for 2000 rows at the most). What depends on the rows alone is
+    computed once, so several networks, or the epochs of one, are judged cheaply.
 
     Parameters
     ----------
@@ -41,7 +46,7 @@ class SelectionCriterion:
             )
         self._inputs = problem.inputs
         self._labels = problem.labels
-        self._geometry = _geometry(problem)
+        self._surroundings = _surroundings(problem)
 
     def __call__(self, module: nn.Module) -> float:
         """Judge a network.
@@ -57,35 +62,62 @@ class SelectionCriterion:
             Smaller is better: a probability for classifiers, a squared distance in units of the
             network's targets for regressors. Infinite where an output is not finite.
         """
-        with torch.no_grad():
-            batches = self._inputs.split(_ROWS_PER_BATCH)
-            outputs = torch.cat([module(batch) for batch in batches]).double().cpu().numpy()
+        around = self._surroundings
+        stand_ins = torch.as_tensor(around.stand_ins).to(self._inputs)
+        outputs = _outputs(module, stand_ins.reshape(-1, *self._inputs.shape[1:]))
         if not np.isfinite(outputs).all():
             return math.inf
-        if self._labels is not None:
-            return crossing_probability(outputs, self._labels, self._geometry)
-        return mimicked_error(outputs, self._geometry)
+        classification = self._labels is not None
+        judged_by_regression = error_on_stand_ins(
+            outputs, around.reference, classification=classification
+        )
+        at_rows = _outputs(module, self._inputs)
+        if not np.isfinite(at_rows).all():
+            return math.inf
+        if not classification:
+            return judged_by_regression
+        judged_by_rows = crossing_probability(at_rows, self._labels, around.neighbourhood)
+        return (judged_by_regression + judged_by_rows) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class _Surroundings:
+    """What depends on the rows alone: neighbours, stand-ins, and a regression's answers there."""
+
+    neighbourhood: Neighbourhood
+    stand_ins: np.ndarray
+    reference: np.ndarray
+
+
+def _outputs(module: nn.Module, inputs: Tensor) -> np.ndarray:
+    with torch.no_grad():
+        batches = [module(batch) for batch in inputs.split(_ROWS_PER_BATCH)]
+    return torch.cat(batches).double().cpu().numpy()
 
 
 # The candidates of a search share their rows. A few entries serve pipelines that scale differently.
-_recent: OrderedDict[str, Neighbourhood | KernelSmoothers] = OrderedDict()
-_LARGEST_NUMBER_OF_GEOMETRIES = 4
+_recent: OrderedDict[str, _Surroundings] = OrderedDict()
+_LARGEST_NUMBER_OF_SURROUNDINGS = 4
 
 
-def _geometry(problem: Problem) -> Any:
+def _surroundings(problem: Problem) -> _Surroundings:
     rows = problem.inputs.flatten(1).double().cpu().numpy()
-    targets = None
     if problem.task == "regression":
         targets = problem.targets.reshape(len(rows), -1).double().cpu().numpy()
+    else:
+        targets = np.eye(len(problem.classes))[problem.labels]
     key = joblib.hash((rows, targets))
-    geometry = _recent.pop(key, None)
-    if geometry is None:
-        geometry = find_neighbourhood(rows) if targets is None else fit_smoothers(rows, targets)
-    _recent[key] = geometry
-    while len(_recent) > _LARGEST_NUMBER_OF_GEOMETRIES:
+    found = _recent.pop(key, None)
+    if found is None:
+        neighbourhood = find_neighbourhood(rows)
+        stand_ins = stand_in_rows(rows, neighbourhood).reshape(-1, rows.shape[1])
+        reference = fit_kernel_regression(rows, targets).predict(stand_ins)
+        found = _Surroundings(neighbourhood, stand_ins, reference)
+    _recent[key] = found
+    while len(_recent) > _LARGEST_NUMBER_OF_SURROUNDINGS:
         # Another thread may have emptied it in the meantime.
         _recent.pop(next(iter(_recent), None), None)
-    return geometry
+    return found
 
 
 class SelectionScorer(TrainingRowsScorer):

@@ -105,14 +105,15 @@ def crossing_probability(
     """Estimate how likely a fresh row near a training row falls on the wrong side of the boundary.
 
     For row ``i`` let ``m_i(x)`` be the margin of *its* class at ``x``. A fresh row of that class
-    lies between ``x_i`` and its neighbours ``x_j``; half-way, the margin interpolates to the mean
-    ``M_i = mean_j (m_i(x_i) + m_i(x_j)) / 2``. On a step towards a neighbour it falls at the
-    steepest by ``S_i = max_j (m_i(x_i) - m_i(x_j))_+ / |x_i - x_j|`` per unit of distance. If the
-    step is Gaussian with standard deviation ``r``, the spacing of the rows, the boundary is crossed
-    with probability ``Phi(-M_i / (r S_i))``. The value is the mean over the rows.
+    lies between ``x_i`` and those of its neighbours ``x_j`` that are of the class; half-way, the
+    margin interpolates to the mean ``M_i = mean_j (m_i(x_i) + m_i(x_j)) / 2`` over these (and is
+    ``m_i(x_i)`` if there are none). On a step towards any neighbour it falls at the steepest by
+    ``S_i = max_j (m_i(x_i) - m_i(x_j))_+ / |x_i - x_j|`` per unit of distance. If the step is
+    Gaussian with standard deviation ``r``, the spacing of the rows, the boundary is crossed with
+    probability ``Phi(-M_i / (r S_i))``. The value is the mean over the rows.
 
     A network that memorises a wrong label is flat at that row and steep around it: the margins at
-    the neighbours make ``M_i`` small and ``S_i`` large. The Jacobian at the row does not see this.
+    the neighbours make ``S_i`` large. The Jacobian at the row does not see this.
     Margins enter by their ratio to slopes, so the scale of the logits does not matter; distances
     enter by their ratios, so neither does the scale of the inputs.
 
@@ -143,7 +144,15 @@ def crossing_probability(
     """
     here = margins_of_classes(logits, labels)
     there = margins_of_classes(logits[neighbourhood.indices], labels[:, None])
-    between = (here + there.mean(axis=1)) / 2
+    of_its_class = labels[neighbourhood.indices] == labels[:, None]
+    mean = here.copy()  # where no neighbour is of the row's class
+    np.divide(
+        (there * of_its_class).sum(axis=1),
+        of_its_class.sum(axis=1),
+        out=mean,
+        where=of_its_class.any(axis=1),
+    )
+    between = (here + mean) / 2
     falls = np.maximum(here[:, None] - there, 0)
     apart = neighbourhood.distances > 0  # the margin does not change between duplicates
     slopes = np.divide(falls, neighbourhood.distances, out=np.zeros_like(falls), where=apart)

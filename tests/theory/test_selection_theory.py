@@ -36,7 +36,8 @@ def by_loops(rows, logits, labels, k):
     for i, label in enumerate(labels):
         near = np.argsort(distances[i])[:k]
         here = margin(i, label)
-        between = np.mean([(here + margin(j, label)) / 2 for j in near])
+        own = [margin(j, label) for j in near if labels[j] == label] or [here]
+        between = np.mean([(here + each) / 2 for each in own])
         steepest = max(max(here - margin(j, label), 0) / distances[i, j] for j in near)
         if steepest == 0:
             probabilities.append(0.0 if between > 0 else 1.0)
