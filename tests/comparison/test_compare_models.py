@@ -1,6 +1,7 @@
 """Comparisons of trained networks: tables, statuses, equal training, resuming."""
 
 import os
+import resource
 import signal
 
 import joblib
@@ -153,6 +154,24 @@ def test_finished_runs_are_kept_on_disk(tmp_path):
     assert again.frame()["sharpness"][:3].tolist() == first.frame()["sharpness"].tolist()
     compare_models(networks(3, random_state=1), *ROWS, measures=["sharpness"], memory=memory)
     assert n_stored() == 7
+
+
+@pytest.mark.filterwarnings("ignore::joblib.memory.JobLibCollisionWarning")
+def test_a_full_disk_costs_what_could_not_be_kept(tmp_path):
+    memory = joblib.Memory(tmp_path, verbose=0)
+    first = compare_models(networks(1), *ROWS, measures=["sharpness"], memory=memory)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.warns(Warning, match="Unable to cache to disk"):
+            full = compare_models(networks(3), *ROWS, measures=["sharpness"], memory=memory)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(full.frame()["status"]) == ["ok"] * 3
+    again = compare_models(networks(3), *ROWS, measures=["sharpness"], memory=memory)
+    assert again.frame()["sharpness"].tolist() == full.frame()["sharpness"].tolist()
+    assert again.frame()["sharpness"][0] == first.frame()["sharpness"][0]
+    assert sum("output.pkl" in files for _, _, files in os.walk(tmp_path)) == 3
 
 
 class Suicidal(nn.Linear):
