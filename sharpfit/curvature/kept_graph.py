@@ -1,10 +1,11 @@
 """Products by automatic differentiation, twice backwards through graphs that are kept."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from sharpfit.curvature.lean_derivatives import LeanDerivatives
 from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts, storage_bytes
@@ -37,11 +38,11 @@ class KeptGraph(Linearisation):
     def jacobian_product(self, direction: Parts) -> Tensor:
         """Return ``J v``; see `Linearisation`."""
         cotangents, pulled = self._pullback
-        parts, weights = _varying(pulled, direction)
-        if not parts:
+        if not pulled:
             return torch.zeros_like(self.outputs)
+        weights = [direction[index] for index in pulled]
         return torch.autograd.grad(
-            parts, cotangents, weights, retain_graph=True, materialize_grads=True
+            list(pulled.values()), cotangents, weights, retain_graph=True, materialize_grads=True
         )[0]
 
     def add_transposed_product(self, cotangents: Tensor, total: Parts) -> None:
@@ -51,21 +52,22 @@ class KeptGraph(Linearisation):
 
     def add_hessian_product(self, direction: Parts, total: Parts) -> None:
         """Add ``H v``; see `Linearisation`."""
-        parts, weights = _varying(self._gradient, direction)
-        if parts:
-            self._add(parts, weights, total)
+        if self._gradient:
+            weights = [direction[index] for index in self._gradient]
+            self._add(list(self._gradient.values()), weights, total)
 
     def state_bytes(self) -> int:
         """Return the bytes kept; see `Linearisation`."""
-        built = [self._outputs]
-        for name in ("_pullback", "_gradient"):
-            if name in self.__dict__:
-                value = self.__dict__[name]
-                parts = value[1] if name == "_pullback" else value
-                built += [part for part in parts if part is not None]
+        built: list[Tensor | GradientEdge] = [self._outputs]
+        if "_pullback" in self.__dict__:
+            built += self._pullback[1].values()
+        if "_gradient" in self.__dict__:
+            built += self._gradient.values()
         return storage_bytes(saved_tensors(built), without=self._parameters)
 
-    def _add(self, of: list[Tensor], weights: list[Tensor], total: Parts) -> None:
+    def _add(
+        self, of: list[Tensor] | list[GradientEdge], weights: list[Tensor], total: Parts
+    ) -> None:
         found = torch.autograd.grad(
             of, self._parameters, weights, retain_graph=True, allow_unused=True
         )
@@ -74,32 +76,51 @@ class KeptGraph(Linearisation):
                 part.add_(increment)
 
     @cached_property
-    def _pullback(self) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    def _pullback(self) -> tuple[Tensor, dict[int, GradientEdge]]:
         cotangents = torch.zeros_like(self.outputs, requires_grad=True)
         if not self._outputs.requires_grad:
-            return cotangents, (None,) * len(self._parameters)
+            return cotangents, {}
         with torch.enable_grad():
             pulled = torch.autograd.grad(
                 self._outputs, self._parameters, cotangents, create_graph=True, allow_unused=True
             )
-        return cotangents, pulled
+            return cotangents, _varying(pulled)
 
     @cached_property
-    def _gradient(self) -> tuple[Tensor | None, ...]:
+    def _gradient(self) -> dict[int, GradientEdge]:
         with torch.enable_grad():
             values = self.loss.values(self._outputs, self.chunk.targets)
             total = (values * self.chunk.weights.squeeze(1)).sum()
             if not total.requires_grad:
-                return (None,) * len(self._parameters)
-            return torch.autograd.grad(
+                return {}
+            gradient = torch.autograd.grad(
                 total, self._parameters, create_graph=True, allow_unused=True
             )
+            return _varying(gradient)
 
 
-def saved_tensors(results: list[Tensor]) -> Iterator[Tensor]:
-    """Yield the results and all tensors saved in their graphs."""
-    yield from results
-    pending = [result.grad_fn for result in results]
+def _varying(parts: tuple[Tensor | None, ...]) -> dict[int, GradientEdge]:
+    """Return where graphs end in those parts that depend on what is differentiated.
+
+    The values, as large as the parameters, are not kept.
+    """
+    # Seen through a view, because a node written in Python does not keep its graph alive.
+    return {
+        index: get_gradient_edge(part.view_as(part))
+        for index, part in enumerate(parts)
+        if part is not None and part.requires_grad
+    }
+
+
+def saved_tensors(results: Iterable[Tensor | GradientEdge]) -> Iterator[Tensor]:
+    """Yield those results that are tensors, and all tensors saved in the graphs of all."""
+    pending: list[Node | None] = []
+    for result in results:
+        if isinstance(result, Tensor):
+            yield result
+            pending.append(result.grad_fn)
+        else:
+            pending.append(result.node)
     seen = set()
     while pending:
         node = pending.pop()
@@ -117,15 +138,3 @@ def saved_tensors(results: list[Tensor]) -> Iterator[Tensor]:
 def _saved_names(kind: type) -> tuple[str, ...]:
     """Return where a node of the graph holds what it saved; listing them takes a while."""
     return tuple(name for name in dir(kind) if name.startswith("_saved_"))
-
-
-def _varying(
-    parts: tuple[Tensor | None, ...], direction: Parts
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the parts that depend on what is differentiated, and their directions."""
-    pairs = [
-        (part, v)
-        for part, v in zip(parts, direction, strict=True)
-        if part is not None and part.requires_grad
-    ]
-    return [part for part, _ in pairs], [v for _, v in pairs]

@@ -1,9 +1,14 @@
 """What products keep, and traces need, stays within the memory budget."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
+import torch
+from torch import nn
+
+from sharpfit.curvature import HessianOperator
 
 resource = pytest.importorskip("resource")
 
@@ -52,3 +57,14 @@ def test_peak_memory_is_within_the_budget(job):
     assert 1024 * peak <= 1.2 * BUDGET
     if job != "trace":  # the budget matters: some is kept, and not all
         assert 1 <= kept < chunks
+
+
+def test_graphs_are_kept_without_the_gradients_they_end_in():
+    module = nn.Sequential(nn.Linear(301, 307), nn.Tanh(), nn.Linear(307, 2))
+    inputs, targets = torch.randn(3, 301), torch.tensor([0, 1, 1])
+    operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets, route="graph")
+    operator.matvec(torch.ones(operator.size))
+    assert operator.n_kept_chunks == 1
+    tensors = [o for o in gc.get_objects() if type(o) in (torch.Tensor, nn.Parameter)]
+    found = [tensor for tensor in tensors if tensor.shape == (307, 301)]
+    assert len(found) == 2  # the weight of the module, and that of the copy
