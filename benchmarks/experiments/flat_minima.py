@@ -248,7 +248,8 @@ def best_of(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
             ("of the bound", "bound"),
         ):
             value, low, high = values.loc[measure, ["value", "low", "high"]]
-            row[column] = f"{value:.2f} ({low:.2f} to {high:.2f})"
+            known = f"{value:.2f} ({low:.2f} to {high:.2f})"
+            row[column] = known if np.isfinite(value) else "does not vary"
         defined = values["value"].notna()
         row["others not told apart"] = str(int((values["behind"][defined] <= 0).sum()) - 1)
         row["measures"] = str(int(defined.sum()))

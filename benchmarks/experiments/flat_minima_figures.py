@@ -70,10 +70,14 @@ def scatter(tables: dict[str, Any], colour_by: str) -> Any:
 def correlations(table: Any) -> Any:
     """Draw Kendall's tau of every measure with both gaps, a panel a network."""
     networks = list(dict.fromkeys(table["network"]))
-    order = table[table["gap"] == "error_gap"].groupby("measure")["value"].mean().sort_values()
+    # A measure that does not vary within a seed has no place.
+    order = table[table["gap"] == "error_gap"].groupby("measure")["value"].mean().dropna()
+    order = order.sort_values()
     size = (3.0 + 2.6 * len(networks), 1.5 + 0.24 * len(order))
-    figure, axes = plt.subplots(1, len(networks), figsize=size, sharey=True, layout="constrained")
-    for ax, network in zip(axes, networks, strict=True):
+    figure, axes = plt.subplots(
+        1, len(networks), figsize=size, sharey=True, layout="constrained", squeeze=False
+    )
+    for ax, network in zip(axes[0], networks, strict=True):
         for shift, gap, colour in ((0.15, "error_gap", "C0"), (-0.15, "loss_gap", "C1")):
             rows = table[(table["network"] == network) & (table["gap"] == gap)]
             rows = rows.set_index("measure").loc[order.index]
@@ -88,7 +92,7 @@ def correlations(table: Any) -> Any:
             ylim=(-1, len(order)),
         )
         ax.set_yticks(range(len(order)), [name.replace("_", " ") for name in order.index])
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle("All runs of equal updates; tau within seeds, 95 % bootstrap intervals")
     return figure
 
