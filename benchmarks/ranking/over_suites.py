@@ -15,6 +15,7 @@ N_BOOTSTRAP = 1000
 CONFIDENCE = 0.95
 FEWEST_NETWORKS = 5
 FEWEST_PAIRS = 10
+FEWEST_SUITES = 3  # for an interval
 
 
 def suite_tables(task):
@@ -110,6 +111,8 @@ def held_fixed(tables, target):
             found.setdefault(key, []).append(np.mean(taus, axis=0))
     table = pd.DataFrame({"measure": names})
     for key, taus in found.items():
+        if len(taus) < FEWEST_SUITES and key != "nothing":
+            continue
         suites = np.stack(taus)
         picks = np.random.default_rng(0).integers(len(suites), size=(N_BOOTSTRAP, len(suites)))
         low, high = np.quantile(suites[picks].mean(axis=1), [0.025, 0.975], axis=0)

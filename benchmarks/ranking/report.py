@@ -130,6 +130,7 @@ def main():
             lines.append(summary(networks, words, found))
             fixed = held_fixed(tables, target)
             written[f"{task}_{target}_held_fixed"] = fixed
+            written[f"{task}_{target}_held_fixed_shown"] = shown(fixed)
             sections += [
                 f"## {task.capitalize()} suites: {words}",
                 f"Networks by suite and seed: {sizes}.",
