@@ -52,7 +52,7 @@ def test_a_measure_that_only_tracks_a_setting_says_nothing_where_it_is_held_fixe
     wide = (table["hp_width"] == "16").to_numpy()
     table["gap"] = 10.0 * wide + np.random.default_rng(0).normal(size=40)
     table["sharpness"] = 10.0 * wide + np.random.default_rng(1).normal(size=40)
-    found = over_suites.held_fixed(dict.fromkeys("abc", [table]), "gap").set_index("measure")
+    found = over_suites.held_fixed({key: [table] for key in "abc"}, "gap").set_index("measure")
     assert list(found.columns) == ["nothing (3 suites)", "width (3 suites)"]  # depth never varies
     overall, fixed = (float(cell.split()[0]) for cell in found.loc["sharpness"])
     upper = np.triu(np.ones((40, 40), dtype=bool), 1)
