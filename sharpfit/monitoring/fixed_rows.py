@@ -13,6 +13,8 @@ from sharpfit.monitoring.row_terms import RowTerms, row_terms
 
 # More outputs than this would take as many backward passes for the whole Jacobian.
 _MOST_OUTPUTS = 64
+# Of a row's activations, for every output: their derivatives, and what is made of them.
+_COPIES = 3
 
 
 class FixedRows:
@@ -27,7 +29,7 @@ class FixedRows:
     rows : Tensor of shape (m,), int64
         Those to measure at.
     layers : bool
-        Whether to record the factors of dense layers.
+        Whether to record the factors of layers.
     alignment : bool
         Whether to measure how far the layers' Jacobians line up.
     local_variation : bool
@@ -88,7 +90,7 @@ class FixedRows:
                 n_rows=len(outputs),
                 total_weight=float(weights.sum()),
                 moved=operator.selection.names,
-                batch_size=operator.batch_size,
+                batch_size=operator.rows_within_budget(_COPIES * outputs.shape[1]),
             )
             norms = terms.jacobian
             record["response_jacobian_max"] = terms.response_jacobian_max

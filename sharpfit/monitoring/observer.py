@@ -39,7 +39,7 @@ class Observer:
     n_jacobian_rows : int, default=256
         Rows at which Jacobians are measured: all, or a fixed random part; none for 0.
     layers : bool, default=True
-        Whether to split sharpness over layers, and that of dense ones in factors.
+        Whether to split sharpness over layers, and that of dense ones and convolutions in factors.
     alignment : bool, default=False
         Whether to measure how far the layers' Jacobians line up.
     local_variation : bool, default=False

@@ -1,9 +1,10 @@
-"""Derivatives of a network at single rows: in its input and at its dense layers."""
+"""Derivatives of a network at single rows: in its input and at its linear layers."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -26,6 +27,47 @@ class DenseLayer:
     layer: nn.Linear
     features: Tensor
     backward: Tensor
+
+
+@dataclass(frozen=True)
+class ConvolutionLayer:
+    """The same of a convolution, at the `T` places where its kernel is applied.
+
+    Attributes
+    ----------
+    patches : Tensor of shape (n, d, T)
+        What enters it at every place.
+    backward : Tensor of shape (n, C, m, T)
+        Derivatives of the outputs in what leaves it there.
+    """
+
+    patches: Tensor
+    backward: Tensor
+
+    def squared_derivatives(self, root: Tensor, bias: bool) -> Tensor:
+        """Return squared Frobenius norms of the rows' derivatives in weight and bias.
+
+        Places add up before squaring, unlike energies, which are sums of squares.
+
+        Parameters
+        ----------
+        root : Tensor of shape (n, C, k)
+            Combinations of the outputs that are differentiated.
+        bias : bool
+            Whether the bias counts.
+
+        Returns
+        -------
+        Tensor of shape (n,), float64
+        """
+        squares = torch.zeros(len(root), dtype=torch.float64, device=root.device)
+        # One column after the other: all at once would be k weights a row.
+        for column in root.unbind(2):
+            cotangent = torch.einsum("nc,ncmt->nmt", column, self.backward)
+            squares += (cotangent @ self.patches.mT).double().square().sum(dim=(1, 2))
+            if bias:
+                squares += cotangent.sum(dim=2).double().square().sum(dim=1)
+        return squares
 
 
 @dataclass(frozen=True)
@@ -61,6 +103,8 @@ class RowDerivatives:
         Their derivatives in the flattened input.
     layers : dict of str to DenseLayer
         Dense layers that are used once, on rows, by name.
+    convolutions : dict of str to ConvolutionLayer
+        Convolutions of signals or images, in one group, that are used once.
     first : FirstLayer or None
         The linear layer that the input enters, if it is used once.
     """
@@ -69,6 +113,7 @@ class RowDerivatives:
     outputs: Tensor
     jacobian: Tensor
     layers: dict[str, DenseLayer]
+    convolutions: dict[str, ConvolutionLayer]
     first: FirstLayer | None
 
 
@@ -94,9 +139,11 @@ def row_derivatives(module: nn.Module, inputs: Tensor) -> RowDerivatives:
         for name, call in calls.items()
         if type(call.layer) is nn.Linear and call.features.ndim == 2
     }
+    convolved = {name: call for name, call in calls.items() if _is_read(call.layer)}
     entered = [name for name, call in calls.items() if call.enters_input]
     first = entered[0] if len(entered) == 1 else None
-    points = [rows, *(call.leaving for call in dense.values())]
+    called = [*dense.values(), *convolved.values()]
+    points = [rows, *(call.leaving for call in called)]
     if first is not None:
         points.append(calls[first].leaving)
     count, width = outputs.shape
@@ -106,23 +153,44 @@ def row_derivatives(module: nn.Module, inputs: Tensor) -> RowDerivatives:
             column.sum(), points, retain_graph=True, allow_unused=True, materialize_grads=True
         )
         for place, gradient in enumerate(found):
-            if place == len(dense) + 1:
+            if place > len(called):
                 gradient = _along_weight(calls[first or ""], gradient)
-            columns[place].append(gradient.reshape(count, -1))
-    parts = [torch.stack(place, dim=1) for place in columns]
+            columns[place].append(gradient)
+    jacobian, *parts = (torch.stack(place, dim=1) for place in columns)
     layers = {
         name: DenseLayer(call.layer, call.features, backward)
-        for (name, call), backward in zip(dense.items(), parts[1:], strict=False)
+        for (name, call), backward in zip(dense.items(), parts, strict=False)
+    }
+    convolutions = {
+        name: ConvolutionLayer(_patches(call.layer, call.features), backward.flatten(3))
+        for (name, call), backward in zip(convolved.items(), parts[len(dense) :], strict=False)
     }
     return RowDerivatives(
         inputs=inputs,
         outputs=outputs.detach(),
-        jacobian=parts[0],
+        jacobian=jacobian.view(count, width, -1),
         layers=layers,
+        convolutions=convolutions,
         first=None
         if first is None
         else FirstLayer(first, calls[first].layer, parts[-1].view(count, width)),
     )
+
+
+def _is_read(layer: Any) -> bool:
+    return type(layer) in (nn.Conv1d, nn.Conv2d) and layer.groups == 1
+
+
+def _patches(layer: Any, inputs: Tensor) -> Tensor:
+    """Return what the kernel of a convolution sees at every place, as torch pads it."""
+    padding = layer._reversed_padding_repeated_twice
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = F.pad(inputs, padding, mode=mode)
+    if type(layer) is nn.Conv2d:
+        return F.unfold(padded, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
+    sizes = ((1, *size) for size in (layer.kernel_size, layer.dilation, layer.stride))
+    kernel, dilation, stride = sizes
+    return F.unfold(padded.unsqueeze(2), kernel, dilation=dilation, stride=stride)
 
 
 @dataclass

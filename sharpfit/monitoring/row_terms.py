@@ -18,17 +18,22 @@ _CANDIDATES = 8  # rows whose spectral norm is taken first, to rule out the othe
 
 @dataclass(frozen=True)
 class LayerFactors:
-    """The Gauss-Newton trace of a dense layer in factors, as means over rows.
+    """The Gauss-Newton trace of a dense layer or convolution in factors, as means over rows.
+
+    A convolution is a dense layer at `T` places. Its energies are sums over them, but their
+    derivatives in the weight add up before they are squared: its `alignment` also says how far
+    places agree, and can exceed one.
 
     Attributes
     ----------
     feature_energy : float
-        Mean of ``|h_i|^2``, plus one for a trainable bias.
+        Mean of ``|h_i|^2``, the square of what enters the layer, plus one for a trainable bias; of
+        a convolution, of the sum over places.
     backward_energy : float
         Mean of ``|Q_i|_F^2``, the derivative of the outputs in what leaves the layer.
     alignment : float
-        Mean of ``(|h_i|^2 + 1) |A_i^(1/2) Q_i|_F^2``, the trace, over the product of both
-        energies and the mean loss curvature.
+        The trace, of a dense layer the mean of ``(|h_i|^2 + 1) |A_i^(1/2) Q_i|_F^2``, over the
+        product of both energies and the mean loss curvature.
     """
 
     feature_energy: float
@@ -49,7 +54,7 @@ class RowTerms:
     loss_curvature : float
         Mean of ``tr(A_i) / C``.
     layers : dict of str to LayerFactors
-        Factors of the dense layers that are used once.
+        Factors of the dense layers and convolutions that are used once.
     jacobian_floor : float
         Lower bound on the largest eigenvalue of the Gauss-Newton matrix that the Jacobian
         implies; NaN where none is known.
@@ -185,14 +190,20 @@ def _chunk_terms(
     if root is None:
         return terms
     for name, dense in found.layers.items():
-        if f"{name}.weight".lstrip(".") not in moved:
-            continue
-        energy = dense.features.double().square().sum(dim=1) + _trained_bias(name, moved)
-        terms[f"features {name}"] = energy
-        terms[f"backward {name}"] = dense.backward.square().sum(dim=(1, 2)).double()
-        block = (root.mT @ dense.backward).square().sum(dim=(1, 2)).double()
-        terms[f"block {name}"] = block
-    if found.first is not None and f"{found.first.name}.weight".lstrip(".") in moved:
+        if _is_moved(name, moved):
+            energy = dense.features.double().square().sum(dim=1) + _trained_bias(name, moved)
+            terms[f"features {name}"] = energy
+            terms[f"backward {name}"] = dense.backward.square().sum(dim=(1, 2)).double()
+            weighted = (root.mT @ dense.backward).square().sum(dim=(1, 2)).double()
+            terms[f"trace {name}"] = energy * weighted
+    for name, layer in found.convolutions.items():
+        if _is_moved(name, moved):
+            bias = _trained_bias(name, moved)
+            energy = layer.patches.double().square().sum(dim=(1, 2)) + bias * layer.patches.shape[2]
+            terms[f"features {name}"] = energy
+            terms[f"backward {name}"] = layer.backward.square().sum(dim=(1, 2, 3)).double()
+            terms[f"trace {name}"] = layer.squared_derivatives(root, bool(bias))
+    if found.first is not None and _is_moved(found.first.name, moved):
         terms |= _floor_terms(found, found.first, loss, targets, root, weights, moved)
     return terms
 
@@ -245,14 +256,14 @@ def _joined(
     curvature = mean(rows("curvature"))
     layers = {}
     for name in [key.removeprefix("features ") for key in parts[0] if key.startswith("features ")]:
-        features, backward, block = (
-            rows(f"{kind} {name}") for kind in ("features", "backward", "block")
+        features, backward, trace = (
+            rows(f"{kind} {name}") for kind in ("features", "backward", "trace")
         )
         product = mean(features) * mean(backward) * curvature
         layers[name] = LayerFactors(
             feature_energy=mean(features),
             backward_energy=mean(backward),
-            alignment=mean(features * block) / product if product else math.nan,
+            alignment=mean(trace) / product if product else math.nan,
         )
     floors = []
     if "along" in shared:
@@ -326,6 +337,10 @@ def _response_convexity(loss: SampleLoss, targets: Tensor, root: Tensor) -> Tens
         plain = loss.positive_weight is None and loss.output_weight is None
         return 4.0 if plain and root.shape[1] == 1 else None
     return torch.linalg.matrix_norm(root.double(), -2).square()
+
+
+def _is_moved(name: str, moved: Collection[str]) -> bool:
+    return f"{name}.weight".lstrip(".") in moved
 
 
 def _trained_bias(name: str, moved: Collection[str]) -> float:

@@ -57,7 +57,8 @@ class SharpnessMonitor(Callback):
     n_jacobian_rows : int, default=256
         Rows at which Jacobians are measured: all, or a fixed random part; none for 0.
     layers : bool, default=True
-        Whether to split sharpness over layers, and that of dense layers in factors.
+        Whether to split sharpness over layers, and that of dense layers and convolutions in
+        factors.
     alignment : bool, default=False
         Whether to measure how far the layers' Jacobians line up.
     local_variation : bool, default=False
@@ -93,8 +94,9 @@ class SharpnessMonitor(Callback):
           are measured at, a theorem else. ``loss_sharpness_floor``: the same if the slope that
           the losses imply held at a row, which is not implied;
         - ``loss_curvature``, and for each of the ``layers`` its ``share`` of the top eigenvector
-          and, if dense, ``feature_energy``, ``backward_energy`` and ``alignment``: the factors of
-          its Gauss-Newton trace, and the trace over their product;
+          and, for dense layers and convolutions in one group, ``feature_energy``,
+          ``backward_energy`` and ``alignment``: the factors of its Gauss-Newton trace, and the
+          trace over their product;
         - with `alignment`, ``layer_alignment``: the Jacobian's norm over the product of the
           layers';
         - with `local_variation`, ``local_variation``, ``jacobian_rate`` and

@@ -1,11 +1,13 @@
 """Floors and factors against dense matrices and the slower functions of other packages."""
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.func import jacrev, vmap
 
 from sharpfit.curvature import GaussNewtonOperator, layer_terms
 from sharpfit.jacobian import SlopeBound, jacobian_norms
@@ -157,6 +159,49 @@ def test_factors_are_those_of_the_exact_terms(name):
         assert found.alignment == pytest.approx(expected.alignment)
         assert terms.loss_curvature == pytest.approx(expected.loss_curvature)
     assert tuple(terms.layers) == DENSE
+
+
+CONVOLUTIONS = {
+    "strided": (nn.Conv2d(2, 3, 3, padding=1, stride=2), (40, 2, 4, 4)),
+    "same": (nn.Conv2d(2, 3, (3, 2), padding="same", dilation=2), (40, 2, 5, 4)),
+    "circular": (nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular", bias=False), (40, 2, 4, 3)),
+    "signal": (nn.Conv1d(2, 3, 3, padding=2, stride=2), (40, 2, 7)),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_factors_of_convolutions_are_those_of_dense_derivatives(name):
+    layer, shape = CONVOLUTIONS[name]
+    torch.manual_seed(0)
+    after = nn.Sequential(nn.Tanh(), nn.Flatten(), nn.LazyLinear(3))
+    module = nn.Sequential(layer, after).double()
+    inputs, targets = rows(shape), torch.arange(40) % 3
+    module(inputs)
+    terms = measure(module, nn.CrossEntropyLoss(), inputs, targets)
+    found = terms.layers["0"]
+    names = [f"0.{name}" for name, _ in layer.named_parameters()]
+    block = GaussNewtonOperator(
+        module, nn.CrossEntropyLoss(), inputs, targets, parameters=names
+    ).to_dense()
+    product = found.feature_energy * found.backward_energy * terms.loss_curvature
+    assert found.alignment * product == pytest.approx(float(block.trace()))
+    # Energies of patches are what a kernel of ones adds up of the squares.
+    ones = copy.deepcopy(layer).double()
+    with torch.no_grad():
+        ones.weight.fill_(1.0)
+        if layer.bias is not None:
+            ones.bias.fill_(1.0)
+        energy = ones(inputs.square())[:, 0].flatten(1).sum(dim=1).mean()
+        leaving = layer(inputs).detach()
+    assert found.feature_energy == pytest.approx(float(energy))
+    backward = vmap(jacrev(lambda z: after(z.unsqueeze(0))[0]))(leaving)
+    assert found.backward_energy == pytest.approx(float(backward.detach().square().sum()) / 40)
+
+
+def test_convolutions_in_groups_have_no_factors():
+    module = nn.Sequential(nn.Conv1d(2, 2, 3, groups=2), nn.Flatten(), nn.Linear(6, 3)).double()
+    found = measure(module, nn.CrossEntropyLoss(), rows((40, 2, 5)), torch.arange(40) % 3)
+    assert set(found.layers) == {"2"}
 
 
 @pytest.mark.parametrize("name", ["cross-entropy", "logistic", "squared"])
