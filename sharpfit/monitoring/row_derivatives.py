@@ -44,7 +44,7 @@ class ConvolutionLayer:
     patches: Tensor
     backward: Tensor
 
-    def squared_derivatives(self, root: Tensor, bias: bool) -> Tensor:
+    def squared_derivatives(self, root: Tensor, bias: float) -> Tensor:
         """Return squared Frobenius norms of the rows' derivatives in weight and bias.
 
         Places add up before squaring, unlike energies, which are sums of squares.
@@ -53,20 +53,24 @@ class ConvolutionLayer:
         ----------
         root : Tensor of shape (n, C, k)
             Combinations of the outputs that are differentiated.
-        bias : bool
-            Whether the bias counts.
+        bias : float
+            1 if the bias counts, 0 if not.
 
         Returns
         -------
         Tensor of shape (n,), float64
         """
+        entering = F.pad(self.patches, (0, 0, 0, 1), value=bias)
+        few_places = entering.shape[2] <= entering.shape[1]
+        gram = entering.mT @ entering if few_places else None
         squares = torch.zeros(len(root), dtype=torch.float64, device=root.device)
         # One column after the other: all at once would be k weights a row.
         for column in root.unbind(2):
             cotangent = torch.einsum("nc,ncmt->nmt", column, self.backward)
-            squares += (cotangent @ self.patches.mT).double().square().sum(dim=(1, 2))
-            if bias:
-                squares += cotangent.sum(dim=2).double().square().sum(dim=1)
+            if gram is not None:
+                squares += ((cotangent.mT @ cotangent) * gram).sum(dim=(1, 2)).double()
+            else:
+                squares += (cotangent @ entering.mT).square().sum(dim=(1, 2)).double()
         return squares
 
 

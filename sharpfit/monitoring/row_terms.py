@@ -202,7 +202,7 @@ def _chunk_terms(
             energy = layer.patches.double().square().sum(dim=(1, 2)) + bias * layer.patches.shape[2]
             terms[f"features {name}"] = energy
             terms[f"backward {name}"] = layer.backward.square().sum(dim=(1, 2, 3)).double()
-            terms[f"trace {name}"] = layer.squared_derivatives(root, bool(bias))
+            terms[f"trace {name}"] = layer.squared_derivatives(root, bias)
     if found.first is not None and _is_moved(found.first.name, moved):
         terms |= _floor_terms(found, found.first, loss, targets, root, weights, moved)
     return terms

@@ -39,7 +39,8 @@ class SharpnessMonitor(Callback):
     every : int, "auto", "epoch" or "5 epochs", default="auto"
         Updates between measurements, or epochs, at whose end is measured. "auto" measures as
         often as `max_overhead` allows, going by the time measurements, with all set-up, and
-        training take; `interval_` is what comes of it. Its first measurement takes at most eight
+        training take; what comes of it is `interval_`, and is printed when a verbose network's
+        training ends. Its first measurement takes at most eight
         products, with the error that leaves.
     max_overhead : float, default=0.15
         Time of measurements as a part of the time of training, for ``every="auto"``. The first
@@ -71,7 +72,7 @@ class SharpnessMonitor(Callback):
     random_state : int, default=0
         Seed of noise and of the rows of the Jacobian.
     verbose : int, default=0
-        Whether to print every measurement.
+        Whether to print every measurement, and at the end of training how many there were.
 
     Attributes
     ----------
@@ -250,7 +251,7 @@ class SharpnessMonitor(Callback):
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
         """Let go of the rows; say how often was measured."""
-        if self.verbose:
+        if self.verbose or (self.every == "auto" and net.verbose):
             training = time.perf_counter() - self._began - self._spent
             print(
                 f"[SharpnessMonitor] {len(self.records_)} measurements, one in "

@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -384,6 +385,18 @@ def test_bad_settings_are_named_before_training(settings, message):
 def test_verbose_prints_a_line(capsys):
     network(SharpnessMonitor(every=1, verbose=1), max_epochs=1).fit(X, LABELS)
     assert "sharpness" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("every", "verbose", "told"), [("auto", 1, 1), ("auto", 0, 0), (3, 1, 0)])
+def test_chosen_interval_is_told_where_the_network_is_verbose(every, verbose, told, capsys):
+    monitor = SharpnessMonitor(every=every, max_overhead=0.5)
+    network(monitor, max_epochs=4, verbose=verbose).fit(X, LABELS)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "SharpnessMonitor" in line]
+    assert len(lines) == told
+    for line in lines:
+        count, interval = re.search(r"(\d+) measurements, one in (\S+) updates", line).groups()
+        assert int(count) == len(monitor.records_)
+        assert float(interval) == pytest.approx(monitor.n_updates_ / int(count), rel=0.01)
 
 
 def test_networks_that_cannot_be_measured_are_refused_at_the_start():
