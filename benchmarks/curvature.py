@@ -37,6 +37,7 @@ from sharpfit.curvature import (
     ConjugateOperator,
     GaussNewtonOperator,
     HessianOperator,
+    curvature_trace,
     exact_trace,
     hessian_spectrum,
 )
@@ -236,16 +237,14 @@ def probes(watch):
     module, inputs, targets = problem("smooth")
     operator = HessianOperator(module, LOSS, inputs, targets, batch_size=479)
     exact = trace_estimate(operator, tol=1e-3, random_state=0).value
-    estimates = [trace_estimate(operator, random_state=seed) for seed in range(8)]
+    calls = {
+        kind: partial(_trace, module, inputs, targets, batch_size=479, route=route)
+        for kind, route in GENERAL.items()
+    }
+    estimates = [calls["supported"](seed) for seed in range(8)]
     errors = np.array([estimate.value / exact - 1 for estimate in estimates])
     print(f"trace by probes: {exact:.4g}, our errors have a mean square of {_rms(errors):.3f}, "
-          f"{estimates[0].n_products} products")  # fmt: skip
-    calls = {}
-    for kind, route in GENERAL.items():
-        candidate = HessianOperator(module, LOSS, inputs, targets, batch_size=479, route=route)
-        calls[kind] = lambda number, candidate=candidate: trace_estimate(
-            candidate, random_state=number
-        )
+          f"{estimates[0].n_products} products of the residual")  # fmt: skip
     peer = Curvlinops(copy.deepcopy(module), batched(inputs, targets, 479))
     names = []
     for name, function, counts in probed_traces(peer.operator):
@@ -260,6 +259,10 @@ def probes(watch):
     watch.take("trace by probes", calls)
     for kind in GENERAL:
         watch.report("trace by probes", kind, names, 1.0)
+
+
+def _trace(module, inputs, targets, number, **settings):
+    return curvature_trace(module, LOSS, inputs, targets, random_state=number, **settings)
 
 
 def _rms(errors):

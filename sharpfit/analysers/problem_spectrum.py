@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sharpfit.bridge import Problem
 from sharpfit.curvature import BatchObjective, HessianSpectrumResult, hessian_spectrum
-from sharpfit.curvature.spectrum import Matrix
+from sharpfit.curvature.matrices import Matrix
 
 
 def refuse_streams(X: Any) -> None:

@@ -13,6 +13,7 @@ from sharpfit.curvature.residual import ResidualOperator
 from sharpfit.curvature.spectrum import hessian_spectrum
 from sharpfit.curvature.spectrum_result import HessianSpectrumResult
 from sharpfit.curvature.trace import exact_trace
+from sharpfit.curvature.trace_by_parts import curvature_trace
 
 __all__ = [
     "Attribution",
@@ -28,6 +29,7 @@ __all__ = [
     "Progress",
     "ResidualOperator",
     "attribution",
+    "curvature_trace",
     "exact_trace",
     "hessian_spectrum",
     "layer_terms",

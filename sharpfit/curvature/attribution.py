@@ -11,9 +11,9 @@ from sharpfit.curvature.data import Source
 from sharpfit.curvature.frame import as_frame
 from sharpfit.curvature.hessian import HessianOperator
 from sharpfit.curvature.linearisation import Chunk, Parts
+from sharpfit.curvature.matrices import MATRICES, Matrix
 from sharpfit.curvature.network import Network, differentiable_kernels
 from sharpfit.curvature.operator import NetworkOperator
-from sharpfit.curvature.spectrum import MATRICES, Matrix
 from sharpfit.objective import SampleLoss
 
 

@@ -11,32 +11,24 @@ from torch import Tensor, nn
 from sharpfit.curvature.batch_objective import BatchObjective, ObjectiveHessianOperator
 from sharpfit.curvature.conjugate import ConjugateOperator, eigenpairs_from_outputs
 from sharpfit.curvature.data import Source
-from sharpfit.curvature.gauss_newton import GaussNewtonOperator
 from sharpfit.curvature.hessian import HessianOperator
+from sharpfit.curvature.matrices import MATRICES, Matrix, SpectrumOperator, spectrum_operator
 from sharpfit.curvature.operator import NetworkOperator
 from sharpfit.curvature.parts import Part, Watch, compute_parts
 from sharpfit.curvature.progress import Progress
+from sharpfit.curvature.residual import ResidualOperator
 from sharpfit.curvature.sharding import resolve_group, shared_seed
 from sharpfit.curvature.spectrum_result import HessianSpectrumResult
-from sharpfit.curvature.trace import exact_trace
+from sharpfit.curvature.trace_by_parts import best_trace
 from sharpfit.linalg import (
     Eigenpairs,
     SpectralDensity,
-    TraceEstimate,
     spectral_density,
     top_eigenpairs,
-    trace_estimate,
 )
 from sharpfit.objective import SampleLoss
 
-Matrix = Literal["hessian", "gauss_newton"]
 Which = Literal["largest", "smallest", "magnitude"]
-SpectrumOperator = NetworkOperator | ObjectiveHessianOperator
-
-MATRICES: dict[str, type[NetworkOperator]] = {
-    "hessian": HessianOperator,
-    "gauss_newton": GaussNewtonOperator,
-}
 
 
 def hessian_spectrum(
@@ -81,8 +73,7 @@ def hessian_spectrum(
     which : {"largest", "smallest", "magnitude"}, default="largest"
         End of the spectrum.
     trace : bool, default=False
-        Whether to compute the trace: exactly where `exact_trace` does, otherwise to a
-        standard error of 2 %.
+        Whether to compute the trace, as `curvature_trace` does.
     density : bool, default=False
         Whether to estimate the density of the eigenvalues.
     tol : float, default=1e-3
@@ -160,7 +151,8 @@ def hessian_spectrum(
     if sharpness and which == "smallest":
         parts["sharpness"] = partial(_largest, **solver)
     if trace:
-        parts["trace"] = partial(_trace, **probing)
+        residual = partial(ResidualOperator, *arguments, **settings)
+        parts["trace"] = partial(best_trace, residual=residual, **probing)
     if density:
         parts["density"] = partial(_density, **probing)
     found = compute_parts(build, parts, n_jobs=n_jobs, progress=progress)
@@ -193,30 +185,6 @@ def hessian_spectrum(
         interrupted=interrupted,
         route=leading.route,
     )
-
-
-def spectrum_operator(
-    matrix: Matrix, module: nn.Module, criterion: Any, *rows: Any, **settings: Any
-) -> SpectrumOperator:
-    """Return the operator whose spectrum is asked for.
-
-    Parameters
-    ----------
-    matrix : {"hessian", "gauss_newton"}
-    module : torch.nn.Module
-    criterion : torch.nn.Module, SampleLoss or BatchObjective
-    *rows : Tensor, Dataset or DataLoader
-        Inputs, and targets where they are tensors.
-    **settings : dict
-        Settings of the operator.
-
-    Returns
-    -------
-    NetworkOperator or ObjectiveHessianOperator
-    """
-    if isinstance(criterion, BatchObjective) and matrix == "hessian":
-        return ObjectiveHessianOperator(module, criterion, *rows, **settings)
-    return MATRICES[matrix](module, criterion, *rows, **settings)
 
 
 @dataclass(frozen=True)
@@ -271,15 +239,6 @@ def _largest_of(values: np.ndarray, which: Which) -> float | None:
 
 def _density(operator: SpectrumOperator, watch: Watch, **probing: Any) -> SpectralDensity:
     return spectral_density(watch(operator), **probing)
-
-
-def _trace(operator: SpectrumOperator, watch: Watch, **probing: Any) -> TraceEstimate:
-    """Return the exact trace where it is cheap, otherwise an estimate to 2 %."""
-    traces = exact_trace(operator) if isinstance(operator, NetworkOperator) else None
-    if traces is None:
-        return trace_estimate(watch(operator), **probing)
-    value = float(traces.sum()) + operator.weight_decay * operator.size
-    return TraceEstimate(value, 0.0, True, 0, "exact", False)
 
 
 def gauss_newton_share(operator: NetworkOperator, vector: Tensor, eigenvalue: float) -> float:

@@ -49,11 +49,29 @@ def exact_trace(operator: NetworkOperator) -> np.ndarray | None:
     >>> exact_trace(operator)  # 2 x^2 and 2
     array([18.,  2.])
     """
+    if not isinstance(operator, HessianOperator | GaussNewtonOperator):
+        return None
+    if isinstance(operator, HessianOperator) and not is_piecewise_linear(operator.network):
+        return None
+    return gauss_newton_traces(operator)
+
+
+def gauss_newton_traces(operator: NetworkOperator) -> np.ndarray | None:
+    """Compute the trace of every tensor's block of the Gauss-Newton matrix.
+
+    Parameters
+    ----------
+    operator : NetworkOperator
+        Of the network, loss and rows.
+
+    Returns
+    -------
+    ndarray of shape (number of tensors,), float64, or None
+        See `exact_trace`.
+    """
+    if operator.preconditioned:
+        return None
     network, loss = operator.network, operator.loss
-    if operator.preconditioned or not isinstance(operator, HessianOperator | GaussNewtonOperator):
-        return None
-    if isinstance(operator, HessianOperator) and not is_piecewise_linear(network):
-        return None
     traces = torch.zeros(len(network.parameters), dtype=torch.float64, device=operator.device)
     with torch.no_grad():
         n_outputs = network.module(next(operator.chunks(1)).inputs).shape[1]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,6 +13,8 @@ from .randomness import as_generator, rademacher
 
 _FIRST_PROBES = 10
 _GROWTH = 1.5
+_LEAST_PRODUCTS = 4
+_FEW_PRODUCTS = 40  # about what XTrace takes to two per cent where it is good
 _SMALL_SIZE = 40  # where forming the matrix costs about as much as the first probes
 
 
@@ -32,7 +34,7 @@ class TraceEstimate:
     n_products : int
         Products with the operator spent.
     method : str
-        "xtrace", "hutchinson" or "dense".
+        "xtrace", "hutchinson" or "dense"; "exact" and "split" are those of `curvature_trace`.
     interrupted : bool
         Whether a KeyboardInterrupt ended the work early.
     """
@@ -48,9 +50,10 @@ class TraceEstimate:
 def trace_estimate(
     operator: SymmetricOperator,
     *,
-    method: Literal["xtrace", "hutchinson"] = "xtrace",
+    method: Literal["xtrace", "hutchinson", "auto"] = "xtrace",
     tol: float = 0.02,
     max_products: int = 1000,
+    known: float = 0.0,
     random_state: int | torch.Generator | None = None,
     verbose: int = 0,
 ) -> TraceEstimate:
@@ -62,18 +65,23 @@ def trace_estimate(
     ``"xtrace"`` (Epperly, Tropp and Webber, 2024) projects out the range seen by all other probes
     from each probe, is exchangeable in the probes and unbiased, and converges fast where the
     spectrum decays. It holds up to five float64 vectors per two products. ``"hutchinson"`` averages
-    ``w^T A w`` over random signs `w` (Hutchinson, 1990) and holds one vector.
+    ``w^T A w`` over random signs `w` (Hutchinson, 1990) and holds one vector. ``"auto"`` begins
+    with the second and goes over to the first as soon as it looks like taking more than 40
+    products: best where the trace is small beside `known`.
 
     Parameters
     ----------
     operator : SymmetricOperator
         The matrix.
-    method : {"xtrace", "hutchinson"}, default="xtrace"
+    method : {"xtrace", "hutchinson", "auto"}, default="xtrace"
         Estimator.
     tol : float, default=0.02
         Relative standard error to reach.
     max_products : int, default=1000
         Budget of products, at least 4.
+    known : float, default=0.0
+        Added to the estimate: the trace of a part of the matrix that was split off because it is
+        known. `tol` is relative to the sum.
     random_state : int, torch.Generator or None
         Source of the probes.
     verbose : int, default=0
@@ -97,19 +105,26 @@ def trace_estimate(
     >>> abs(estimate.value - 2.0) < 0.06
     True
     """
-    if method not in ("xtrace", "hutchinson"):
-        raise ValueError(f'method={method!r} must be "xtrace" or "hutchinson".')
+    if method not in ("xtrace", "hutchinson", "auto"):
+        raise ValueError(f'method={method!r} must be "xtrace", "hutchinson" or "auto".')
     _check_accuracy(tol, max_products)
     if operator.size <= min(_SMALL_SIZE, max_products):
-        value = float(_products(operator, _identity(operator)).diagonal().sum())
+        value = known + float(_products(operator, _identity(operator)).diagonal().sum())
         return TraceEstimate(value, 0.0, True, operator.size, "dense", False)
     generator = as_generator(random_state)
-    sampler: _ExchangeableProbes | _QuadraticForms
-    if method == "xtrace":
-        sampler = _ExchangeableProbes(operator, generator)
-    else:
-        sampler = _QuadraticForms(operator, generator, lambda probe, product: probe @ product)
-    return _until_accurate(sampler, method, tol, max_products, verbose)
+    spent = 0
+    if method != "xtrace":
+        forms = _QuadraticForms(operator, generator, lambda probe, product: probe @ product)
+        patience = _FEW_PRODUCTS if method == "auto" else None
+        found = _until_accurate(forms, "hutchinson", tol, max_products, verbose, known, patience)
+        spent = found.n_products
+        if method == "hutchinson" or found.converged or found.interrupted:
+            return found
+        if max_products - spent < _LEAST_PRODUCTS:
+            return found
+    probes = _ExchangeableProbes(operator, generator)
+    found = _until_accurate(probes, "xtrace", tol, max_products - spent, verbose, known)
+    return replace(found, n_products=found.n_products + spent)
 
 
 def frobenius_norm_estimate(
@@ -282,7 +297,10 @@ def _until_accurate(
     tol: float,
     max_products: int,
     verbose: int,
+    known: float = 0.0,
+    patience: int | None = None,
 ) -> TraceEstimate:
+    """Add probes until the error is small enough, or will not be within that many products."""
     most = min(max_products // sampler.products_per_probe, sampler.most_probes)
     target, count = min(_FIRST_PROBES, most), 0
     value, error, converged, interrupted = math.nan, math.inf, False, False
@@ -296,13 +314,15 @@ def _until_accurate(
                 raise
             interrupted = True
         estimates = sampler.estimates()
-        value = float(estimates.mean())
+        value = known + float(estimates.mean())
         error = float(estimates.std()) / math.sqrt(count)
         converged = error <= tol * abs(value)
         if verbose:
             print(
                 f"[{method}] {sampler.n_products} products: {value:.6g} ± {error:.2g}", flush=True
             )
+        if patience is not None and error**2 * count > (tol * value) ** 2 * patience:
+            break
         target = min(math.ceil(_GROWTH * count), most)
     return TraceEstimate(value, error, converged, sampler.n_products, method, interrupted)
 
@@ -321,5 +341,5 @@ def _identity(operator: SymmetricOperator) -> Tensor:
 def _check_accuracy(tol: float, max_products: int) -> None:
     if not 0 <= tol < math.inf:
         raise ValueError(f"tol={tol!r} must be at least 0: it is a relative standard error.")
-    if max_products < 4:
-        raise ValueError(f"max_products={max_products} must be at least 4.")
+    if max_products < _LEAST_PRODUCTS:
+        raise ValueError(f"max_products={max_products} must be at least {_LEAST_PRODUCTS}.")

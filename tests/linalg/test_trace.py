@@ -146,3 +146,31 @@ def test_products_that_are_not_finite_are_refused():
 def test_verbose_reports_the_error(capsys):
     trace_estimate(operator_with_spectrum(FLAT), random_state=0, verbose=1)
     assert "±" in capsys.readouterr().out
+
+
+def test_a_known_part_counts_for_the_tolerance():
+    matrix = torch.randn(300, 300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    operator = DenseOperator(matrix + matrix.T)
+    settings = {"method": "hutchinson", "tol": 0.05, "random_state": 0}
+    alone = trace_estimate(operator, max_products=10, **settings)
+    found = trace_estimate(operator, known=1e5, **settings)
+    assert found.n_products == 10
+    assert found.converged
+    assert not alone.converged
+    assert found.value == pytest.approx(1e5 + alone.value)
+    assert found.standard_error == pytest.approx(alone.standard_error)
+    small = DenseOperator(torch.eye(3))
+    assert trace_estimate(small, known=2.0).value == 5.0
+
+
+def test_automatic_method_changes_over():
+    flat = torch.randn(400, 400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    operator = DenseOperator(flat + flat.T)
+    few = trace_estimate(operator, method="auto", known=2e4, tol=0.01, random_state=0)
+    assert (few.method, few.converged) == ("hutchinson", True)
+    assert few.n_products <= 60
+    many = trace_estimate(operator, method="auto", known=1e3, tol=0.01, random_state=0)
+    assert (many.method, many.n_products) == ("xtrace", 10 + 400)
+    assert abs(many.value - 1e3 - float(operator.matrix.trace())) < 4 * many.standard_error
+    short = trace_estimate(operator, method="auto", tol=0.01, max_products=12, random_state=0)
+    assert (short.method, short.n_products, short.converged) == ("hutchinson", 10, False)
