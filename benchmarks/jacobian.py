@@ -273,9 +273,9 @@ def slopes_table(repetitions: int) -> None:
 
 
 TABLES: dict[str, Callable[[], None]] = {
-    "mlp": lambda: norms_table("mlp", 31),
-    "cnn": lambda: (norms_table("cnn", 5), memory_table("cnn")),
-    "resnet": lambda: (norms_table("resnet", 3), memory_table("resnet")),
+    "mlp": lambda: norms_table("mlp", 151),
+    "cnn": lambda: (norms_table("cnn", 9), memory_table("cnn")),
+    "resnet": lambda: (norms_table("resnet", 7), memory_table("resnet")),
     "wide": lambda: wide_table(5),
     "slopes": lambda: slopes_table(5),
 }

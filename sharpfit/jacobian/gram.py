@@ -122,8 +122,9 @@ def largest_eigenvalues(
     """
     if not squarings:
         return torch.linalg.eigvalsh(gram.double())[:, -1].clamp_min(0.0)
-    scales = _nonzero(_traces(gram))
-    power = gram / scales[:, None, None]
+    # Eigenvalues between the roots of 1/m and m, whose powers stay in the range of the dtype.
+    scales = _nonzero(_traces(gram) / gram.shape[1] ** 0.5)
+    power = gram / scales.to(gram.dtype)[:, None, None]
     spare = torch.empty_like(power)
     for _ in range(squarings[0]):
         torch.bmm(power, power, out=spare)
