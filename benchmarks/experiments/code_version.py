@@ -78,17 +78,38 @@ def definitions_of(function: Callable[..., Any]) -> dict[Definition, list[ast.st
 
 
 @functools.cache
-def _definitions(path: Path) -> dict[str, list[ast.stmt]]:
-    """Return the statements at the top level of a file that give each of its names a value."""
+def package_digest() -> str:
+    """Return a digest of sharpfit's code, without its comments and docstrings.
+
+    While a version is being developed its code changes, and all of it may matter to a run. That
+    would be another run after every change, so it is kept beside the result instead.
+
+    Returns
+    -------
+    str
+    """
+    files = sorted(Path(sharpfit.__file__).parent.rglob("*.py"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(ast.dump(_tree(file)).encode())
+    return digest.hexdigest()[:12]
+
+
+def _tree(path: Path) -> ast.Module:
+    """Parse a file, without its docstrings."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        if (
-            isinstance(node, (ast.Module, *_DEFINITIONS))
-            and ast.get_docstring(node, clean=False) is not None
-        ):
+        documented = isinstance(node, (ast.Module, *_DEFINITIONS))
+        if documented and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
+    return tree
+
+
+@functools.cache
+def _definitions(path: Path) -> dict[str, list[ast.stmt]]:
+    """Return the statements at the top level of a file that give each of its names a value."""
     found: dict[str, list[ast.stmt]] = {}
-    for statement in tree.body:
+    for statement in _tree(path).body:
         for name in _names_given(statement):
             found.setdefault(name, []).append(statement)
     return found

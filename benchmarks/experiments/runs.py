@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas
-from code_version import code_version
+from code_version import code_version, package_digest
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
@@ -67,6 +67,7 @@ def completed(
     paths = [directory / name / f"{_address(c, version)}.json" for c in configurations]
     todo = {p: c for p, c in zip(paths, configurations, strict=True) if not p.exists()}
     done = len(set(paths)) - len(todo)
+    _tell_of_other_code(name, {path for path in paths if path.exists()})
     calls = [delayed(_run)(function, c, version, p) for p, c in todo.items()]
     try:
         for status in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(calls):
@@ -112,12 +113,24 @@ def _run(function: RunFunction, configuration: Row, version: str, path: Path) ->
     record = {
         "configuration": configuration,
         "version": version,
+        "package": package_digest(),
         "status": status,
         "seconds": time.process_time() - start,
         "values": values,
     }
     _write(path, json.dumps(record, indent=1))
     return status
+
+
+def _tell_of_other_code(name: str, paths: set[Path]) -> None:
+    """Say which results another state of sharpfit made, as happens while a version is developed."""
+    others = [p for p in paths if json.loads(p.read_text()).get("package") != package_digest()]
+    if others:
+        print(
+            f"{name}: {len(others)} of the {len(paths)} runs that are kept were made with other "
+            f"code of this version of sharpfit; delete them in {others[0].parent} to do them again",
+            flush=True,
+        )
 
 
 def _run_alone(call: Any) -> None:

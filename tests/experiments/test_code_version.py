@@ -137,6 +137,19 @@ def test_a_function_that_no_file_defines_is_refused():
         code_version.code_version(inner)
 
 
+def test_the_digest_of_the_package_is_of_its_code(tmp_path, monkeypatch):
+    def digest_of(text):
+        (tmp_path / "__init__.py").write_text(text)
+        monkeypatch.setattr(code_version.sharpfit, "__file__", str(tmp_path / "__init__.py"))
+        code_version.package_digest.cache_clear()
+        return code_version.package_digest()
+
+    first = digest_of('"""A package."""\nx = 1\n')
+    assert digest_of('"""The package."""\nx = 1  # one\n') == first
+    assert digest_of('"""A package."""\nx = 2\n') != first
+    code_version.package_digest.cache_clear()
+
+
 def test_the_verdicts_are_no_part_of_the_sweeps_runs():
     pytest.importorskip("mlxtend", reason="the experiments need the extra bench")
     trained_run = importlib.import_module("trained_run").trained_run

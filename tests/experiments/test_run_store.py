@@ -105,6 +105,20 @@ def test_other_configuration_seed_or_code_is_another_run(tmp_path, configuration
     assert calls(tmp_path, 1) == 3
 
 
+def test_results_of_another_state_of_the_package_are_told(
+    tmp_path, configurations, monkeypatch, capsys
+):
+    complete(tmp_path, configurations[:2])
+    complete(tmp_path, configurations[:2])
+    assert "other code" not in capsys.readouterr().out
+    monkeypatch.setattr(runs, "package_digest", lambda: "another")
+    complete(tmp_path, configurations)
+    assert "2 of the 2 runs that are kept were made with other code" in capsys.readouterr().out
+    complete(tmp_path, configurations)
+    assert "2 of the 3 runs that are kept were made with other code" in capsys.readouterr().out
+    assert [calls(tmp_path, x) for x in (1, 2, 3)] == [1, 1, 1]
+
+
 def test_a_diverged_run_is_recorded_and_not_repeated(tmp_path, configurations):
     configurations[1]["x"] = "overflow"
     for _ in range(2):
