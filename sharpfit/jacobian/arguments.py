@@ -3,10 +3,9 @@
 from numbers import Integral, Real
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from sharpfit.objective import SampleLoss, as_sample_loss
+from sharpfit.objective import CrossEntropy, SampleLoss, as_sample_loss
 
 _ROWS_PER_CHECK = 2**12
 
@@ -68,7 +67,7 @@ def check_tensor(name: str, value: Any) -> None:
         )
 
 
-def checked_loss(loss: Any, targets: Tensor, n_outputs: int, dtype: torch.dtype) -> SampleLoss:
+def checked_loss(loss: Any, targets: Tensor, n_outputs: int, like: Tensor) -> SampleLoss:
     """Return a criterion as a loss of samples that has been tried on all targets.
 
     Parameters
@@ -77,8 +76,8 @@ def checked_loss(loss: Any, targets: Tensor, n_outputs: int, dtype: torch.dtype)
     targets : Tensor of shape (n, ...)
     n_outputs : int
         Number of the network's outputs.
-    dtype : torch.dtype
-        Of these outputs.
+    like : Tensor
+        In the dtype of these outputs and on their device, where the targets are, too.
 
     Returns
     -------
@@ -94,10 +93,14 @@ def checked_loss(loss: Any, targets: Tensor, n_outputs: int, dtype: torch.dtype)
         f"targets of dtype {targets.dtype} and shape {tuple(targets.shape)} do not fit {loss} of "
         f"{n_outputs} outputs"
     )
-    # Elsewhere than on the processor, classes out of range stop the device.
-    for part in targets.cpu().split(_ROWS_PER_CHECK):
+    if isinstance(loss, CrossEntropy) and not targets.is_floating_point():
+        # Looked at by itself: on a GPU, the loss of a class out of range stops the device.
+        known = (targets >= 0) & (targets < n_outputs) | (targets == loss.ignore_index)
+        if not bool(known.all()):
+            raise ValueError(f"{refusal}: class {int(targets[~known][0])} is out of range")
+    for part in targets.split(_ROWS_PER_CHECK):
         try:
-            values = loss.values(torch.zeros(len(part), n_outputs, dtype=dtype), part)
+            values = loss.values(like.new_zeros(len(part), n_outputs), part)
         except (RuntimeError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"{refusal}: {error}") from error
         if values.shape != (len(part),):

@@ -145,7 +145,7 @@ def _layer_norm(
 ) -> Tensor:
     rows = len(entering)
     if is_plain(layer, IDENTITIES):
-        return torch.ones(rows, dtype=torch.float64)
+        return torch.ones(rows, dtype=torch.float64, device="cpu")
     if isinstance(layer, nn.Linear) and is_plain(layer, AFFINE):
         norm = torch.linalg.matrix_norm(layer.weight.double(), 2)
         return norm.expand(rows).cpu()
@@ -159,4 +159,4 @@ def _layer_norm(
         memory_budget=memory_budget,
         random_state=random_state,
     )
-    return torch.as_tensor(found.spectral).expand(rows)
+    return torch.from_numpy(found.spectral).expand(rows)

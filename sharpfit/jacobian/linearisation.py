@@ -340,6 +340,11 @@ def _check_inputs(module: nn.Module, inputs: Tensor) -> None:
                 "outputs depend on the other rows; it needs track_running_stats=True"
             )
     for parameter in module.parameters():
+        if parameter.device != inputs.device:
+            raise ValueError(
+                f"inputs are on {inputs.device} and the module's parameters on {parameter.device}; "
+                "move one of them, with .to(device)"
+            )
         if parameter.is_floating_point() and parameter.dtype != inputs.dtype:
             raise ValueError(
                 f"inputs are {inputs.dtype} and the module's parameters {parameter.dtype}; "

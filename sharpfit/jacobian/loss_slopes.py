@@ -104,7 +104,7 @@ def slope_bound(
     check_count("n_outputs", n_outputs)
     check_tensor("losses", losses)
     check_tensor("targets", targets)
-    loss = checked_loss(loss, targets, n_outputs, losses.dtype)
+    loss = checked_loss(loss, targets.to(losses.device), n_outputs, losses)
     vectors, radii, function = _targets_and_radii(loss, losses, targets, n_outputs)
     if len(points) != len(radii) or len(points) != len(vectors):
         raise ValueError(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sharpfit.jacobian.pairs import pair_blocks
-from sharpfit.jacobian.sample_slopes import as_points, check_neighbours
+from sharpfit.jacobian.sample_slopes import as_labels, as_points, check_neighbours
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def empirical_margin_constant(
     (1.5, True)
     """
     margin, points = as_points(margins, "margins"), as_points(inputs, "inputs")
-    classes = np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1)
+    classes = np.unique(as_labels(labels), return_inverse=True)[1].reshape(-1)
     gradients = None if margin_gradients is None else as_points(margin_gradients, "gradients")
     lengths = {
         "margins": margin.size,

@@ -178,12 +178,12 @@ def jacobian_norms(
         )
     if margins and targets is not None:
         check_classes(targets, inputs, frozen.n_outputs)
+    if targets is not None:
+        targets = targets.to(inputs.device)
     sample_loss: SampleLoss | None = None
     if output == "loss":
         assert targets is not None
-        sample_loss = checked_loss(loss, targets, frozen.n_outputs, inputs.dtype)
-    if targets is not None:
-        targets = targets.to(inputs.device)
+        sample_loss = checked_loss(loss, targets, frozen.n_outputs, inputs)
     iterate = frozen.iterates(method)
     generator = seeded_generator(random_state, inputs.device)
     exact = None if iterate or output == "loss" else ExactJacobians(frozen, inputs)

@@ -1,6 +1,7 @@
 """Slopes between samples: lower bounds on Lipschitz constants."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,8 +124,9 @@ def slopes(
     function, points = as_points(values, "values"), as_points(inputs, "inputs")
     if len(function) != len(points):
         raise ValueError(f"values has {len(function)} rows and inputs has {len(points)}")
-    if targets is not None and len(np.asarray(targets)) != len(points):
-        raise ValueError(f"targets has {len(np.asarray(targets))} rows, inputs has {len(points)}")
+    labels = None if targets is None else as_labels(targets)
+    if labels is not None and len(labels) != len(points):
+        raise ValueError(f"targets has {len(labels)} rows, inputs has {len(points)}")
     check_neighbours(n_neighbours, len(points))
     function = function - function.mean(axis=0)
     per_sample = np.zeros(len(points))
@@ -145,7 +147,7 @@ def slopes(
             largest = float(squares[place])
             column = columns[0 if len(columns) == 1 else place[0], place[1]]
             pair = (int(rows[place[0]]), int(column))
-    duplicates, conflicting = count_duplicates(points, targets)
+    duplicates, conflicting = count_duplicates(points, labels)
     return Slopes(
         largest=float(np.sqrt(largest)),
         pair=pair,
@@ -182,6 +184,11 @@ def as_points(array: ArrayLike, name: str) -> Floats:
     if not np.isfinite(points).all():
         raise ValueError(f"{name} contains NaN or infinity; remove these rows first")
     return points
+
+
+def as_labels(labels: ArrayLike) -> NDArray[Any]:
+    """Return targets as an array, also tensors of another device."""
+    return np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
 
 
 def check_neighbours(n_neighbours: int | None, n_rows: int) -> None:

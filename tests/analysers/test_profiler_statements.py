@@ -81,6 +81,34 @@ def test_margin_constant_looks_at_all_of_many_classes():
     assert profiler.margin_constant_ == pytest.approx(np.hypot(50, 1), rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.cuda,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+            ],
+        ),
+    ],
+)
+@pytest.mark.parametrize("output", ["logits", "probabilities", "margin", "loss"])
+def test_everything_of_a_network_on_a_device(data, device, output):
+    X, y = data
+    network = NetworkClassifier(max_epochs=2, device=device, random_state=0)
+    profiler = JacobianProfiler(
+        make_pipeline(StandardScaler(), network).fit(X, y), output=output, space="input"
+    ).fit(X, y)
+    assert profiler.transform(X).shape == (120, 4)
+    assert profiler.attribution(X).shape == X.shape
+    assert profiler.score(X, y) == pytest.approx(-profiler.max_norm_)
+    assert profiler.profile(X, y).logits.largest_margin_gradient.shape == (120,)
+    assert profiler.variation(X).excess >= 1
+    assert float(profiler.certificate(X)) > 0
+
+
 @pytest.mark.parametrize("output", ["logits", "loss"])
 def test_held_out_maximum_is_that_of_the_norms(pipeline, data, output):
     X, y = data

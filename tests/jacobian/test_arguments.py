@@ -49,8 +49,8 @@ def test_networks_that_do_not_run_on_the_inputs(function):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (CLASSES + 1, "Target 3 is out of bounds"),
-        (CLASSES - 1, "Target -1 is out of bounds"),
+        (CLASSES + 1, "class 3 is out of range"),
+        (CLASSES - 1, "class -1 is out of range"),
         (CLASSES.float(), r"dtype torch.float32 and shape \(20,\) do not fit CrossEntropy"),
         (torch.zeros(20, 4), "of 3 outputs"),
     ],
