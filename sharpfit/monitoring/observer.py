@@ -47,8 +47,8 @@ class Observer:
     batch_size : int or "auto", default="auto"
         Rows of a chunk of the Hessian.
     memory_budget : int, default=2**28
-        Bytes: a third for what the Hessian keeps between products, a third for the eigensolver's
-        basis, and the rest for what passes.
+        Bytes: a quarter for what the Hessian keeps between products, a quarter for the
+        eigensolver's basis, and the rest for what passes.
     random_state : int, default=0
         Seed of the rows of the Jacobian and of the eigensolver's noise.
     """
@@ -84,9 +84,9 @@ class Observer:
             sample_weight,
             scale=1.0 if self._part is None else self._part.scale,
             batch_size=batch_size,
-            memory_budget=memory_budget // 3,
+            memory_budget=memory_budget // 4,
         )
-        solver = {"tol": tol, "memory_budget": memory_budget // 3, "random_state": random_state}
+        solver = {"tol": tol, "memory_budget": memory_budget // 4, "random_state": random_state}
         self._tracker = EigenvalueTracker(n_eigenvalues, **solver)
         self._trained = EigenvalueTracker(1, **solver)
         generator = torch.Generator().manual_seed(random_state)
