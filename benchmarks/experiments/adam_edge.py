@@ -19,7 +19,7 @@ OPTIMISERS = {
     "digits": ((0.001, 0.0), (0.001, 0.5), (0.001, 0.9), (0.003, 0.9)),
     "mnist": ((0.001, 0.5),),
 }
-SEEDS = range(3)
+SEEDS = range(5)
 CONFIGURATIONS = [
     {"data": data, "lr": lr, "beta1": beta1, "n_updates": 1200 if data == "digits" else 400}
     | {"seed": seed}

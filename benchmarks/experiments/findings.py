@@ -91,7 +91,15 @@ def report(
         Verdicts.
     """
     plain = [{k: v for k, v in run.items() if not isinstance(v, list)} for run in runs]
-    told = [{"claim": f.claim, "measured": f.measured, "verdict": f.verdict} for f in findings]
+    told = [
+        {
+            "claim": f.claim,
+            "measured": f.measured,
+            "checks passed": f"{sum(f.checks)} of {len(f.checks)}",
+            "verdict": f.verdict,
+        }
+        for f in findings
+    ]
     for suffix, rows in (("_runs", plain), ("", summary), ("_findings", told)):
         write_table(rows, RESULTS / f"{name}{suffix}.csv")
     for row in summary:

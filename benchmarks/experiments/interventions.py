@@ -37,7 +37,7 @@ STRENGTHS = {
 # Far below the edge of stability, where sharpness is not held by the learning rate.
 DESCENTS = {"digits": (0.7, 700), "mnist": (0.3, 250)}
 MNIST_STRENGTHS = {"Jacobian penalty": (0.1,), "spectral penalty": (0.01,)}
-SEEDS = range(3)
+SEEDS = range(5)
 CONFIGURATIONS = [
     {
         "data": data,

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 LEVELS = (0.0, 0.05, 0.2, 0.5)
 # Far below the edge of stability, so that sharpness is free to go where the factors take it.
 DESCENTS = {"digits": (0.2, 750), "mnist": (0.1, 400)}
-SEEDS = range(3)
+SEEDS = range(5)
 # Measured densely at first, where most of the loss goes.
 N_MEASUREMENTS = 24
 CONFIGURATIONS = [

@@ -26,7 +26,7 @@ PROBLEMS = {
 # On digits the smallest learning rate puts the limit out of reach, and shows how far sharpness goes
 # when nothing holds it.
 FREE = ("digits", 0.5)
-SEEDS = range(3)
+SEEDS = range(5)
 CONFIGURATIONS = [
     {"data": data, "loss": loss, "lr": lr, "n_updates": round(time / lr), "seed": seed}
     for (data, loss), (time, rates) in PROBLEMS.items()

@@ -20,9 +20,9 @@ from sharpfit.curvature import layer_terms
 
 Row = dict[str, Any]
 
-GRID = {"digits": (0.5, 800, (16, 64, 256)), "mnist": (0.3, 320, (16,))}
+GRID = {"digits": (0.5, 800, (16, 64, 256)), "mnist": (0.3, 320, (16, 64))}
 SCALES = (0.5, 1.0, 2.0)
-SEEDS = range(3)
+SEEDS = range(5)
 CONFIGURATIONS = [
     {"data": data, "width": width, "scale": scale, "lr": lr, "n_updates": n_updates, "seed": seed}
     for data, (lr, n_updates, widths) in GRID.items()
