@@ -199,6 +199,8 @@ def trained(network: str, parts: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the table of what was trained."""
     rows = []
     for name, table in parts.items():
+        if table.empty:  # a sweep that the table of runs does not have yet
+            continue
         ok = table["status"] == "ok"
         rows.append(
             {
@@ -219,16 +221,17 @@ def trained(network: str, parts: dict[str, Any]) -> list[dict[str, Any]]:
 def measures_of(network: str, parts: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the correlation of every measure with both gaps over all runs of equal updates."""
     table = fitted(all_runs(network, parts).query("equal == 'updates'"))
+    taken = [measure for measure in MEASURES if measure in table]
     rows = []
     for gap in GAPS:
-        found = [resampled_within_seeds(table, measure, gap) for measure in MEASURES]
+        found = [resampled_within_seeds(table, measure, gap) for measure in taken]
         values, draws = (np.stack(parts) for parts in zip(*found, strict=True))
         behind, _ = compare_with_best(values, draws, 0.95)
         rows += [
             {"network": network, "gap": gap, "measure": measure}
             | vars(summary_of(table, value, drawn))
             | {"behind": how_far}
-            for measure, value, drawn, how_far in zip(MEASURES, values, draws, behind, strict=True)
+            for measure, value, drawn, how_far in zip(taken, values, draws, behind, strict=True)
         ]
     return rows
 
@@ -247,9 +250,11 @@ def best_of(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
             ("of the selection criterion", "selection_criterion"),
             ("of the bound", "bound"),
         ):
-            value, low, high = values.loc[measure, ["value", "low", "high"]]
-            known = f"{value:.2f} ({low:.2f} to {high:.2f})"
-            row[column] = known if np.isfinite(value) else "does not vary"
+            row[column] = "not taken"
+            if measure in values.index:
+                value, low, high = values.loc[measure, ["value", "low", "high"]]
+                known = f"{value:.2f} ({low:.2f} to {high:.2f})"
+                row[column] = known if np.isfinite(value) else "does not vary"
         defined = values["value"].notna()
         row["others not told apart"] = str(int((values["behind"][defined] <= 0).sum()) - 1)
         row["measures"] = str(int(defined.sum()))

@@ -80,7 +80,7 @@ def correlations(table: Any) -> Any:
     for ax, network in zip(axes[0], networks, strict=True):
         for shift, gap, colour in ((0.15, "error_gap", "C0"), (-0.15, "loss_gap", "C1")):
             rows = table[(table["network"] == network) & (table["gap"] == gap)]
-            rows = rows.set_index("measure").loc[order.index]
+            rows = rows.set_index("measure").reindex(order.index)
             places = [place + shift for place in range(len(rows))]
             ax.hlines(places, rows["low"], rows["high"], color=colour, alpha=0.6, linewidth=2)
             ax.plot(rows["value"], places, "o", color=colour, markersize=4, label=GAPS[gap])
