@@ -63,6 +63,30 @@ class JacobianAnalyses(StatingEstimator):
         check_request(self.output, self.space, y)
         return row_profile(*self._problem(X, y), self.output, **self._settings())
 
+    def plot(self, X: Any, y: Any = None, ax: Any = None, *, kind: str = "norms") -> Any:
+        """Draw the norms at rows, their margins, the slopes between them, or coverage.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Rows.
+        y : array-like of shape (n,), optional
+            The network's targets, to tell classes and misclassified rows.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; new ones by default.
+        kind : {"norms", "margins", "slopes", "coverage"}, default="norms"
+            What to draw.
+
+        Returns
+        -------
+        JacobianDisplay
+            Draws the other kinds from the same numbers.
+        """
+        from sharpfit.displays.jacobian import JacobianDisplay, check_kind
+
+        check_kind(kind)
+        return JacobianDisplay.from_estimator(self, X, y).plot(ax, kind=kind)
+
     def attribution(self, X: Any) -> NDArray[np.floating]:
         """Return how fast the margin moves with each input feature, at every row.
 

@@ -16,6 +16,12 @@ _MARK = "#e45756"
 _KINDS = ("norms", "margins", "slopes", "coverage")
 
 
+def check_kind(kind: str) -> None:
+    """Refuse a figure that there is not."""
+    if kind not in _KINDS:
+        raise ValueError(f"kind={kind!r} must be one of {_KINDS}.")
+
+
 class JacobianDisplay:
     """Jacobian norms by class and against the margin, slopes between rows, and coverage.
 
@@ -277,8 +283,7 @@ class JacobianDisplay:
         return "per unit of the " + ("input" if self.space == "input" else "network's input")
 
     def _check_kind(self, kind: str) -> None:
-        if kind not in _KINDS:
-            raise ValueError(f"kind={kind!r} must be one of {_KINDS}.")
+        check_kind(kind)
         if kind == "margins" and self.margins is None:
             raise ValueError(
                 "kind='margins' needs margins; they exist for classifiers only, see margins="

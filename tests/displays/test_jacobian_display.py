@@ -124,6 +124,21 @@ def test_regressors_have_predictions():
         assert display.plot().ax_.get_xlabel() == f"spectral norm of the Jacobian of the {what}"
 
 
+@pytest.mark.parametrize("kind", ["norms", "margins", "slopes", "coverage"])
+def test_profilers_plot_themselves(display, profiler, kind):
+    _, ax = plt.subplots()
+    drawn = profiler.plot(X, LABELS, ax, kind=kind)
+    assert isinstance(drawn, JacobianDisplay)
+    assert drawn.ax_ is ax
+    assert ax.get_title() == display.plot(kind=kind).ax_.get_title() != ""
+    assert drawn.frame(kind=kind).equals(display.frame(kind=kind))
+
+
+def test_misspelt_figures_are_refused(profiler):
+    with pytest.raises(ValueError, match="kind='norm' must be one of"):
+        profiler.plot(X, LABELS, kind="norm")
+
+
 def test_other_estimators_are_refused():
     with pytest.raises(TypeError, match="must be a JacobianProfiler, got NetworkClassifier"):
         JacobianDisplay.from_estimator(NetworkClassifier(), X, LABELS)
