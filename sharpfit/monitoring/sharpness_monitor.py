@@ -261,6 +261,10 @@ class SharpnessMonitor(Callback):
             )
         self._observer = self._data = None
 
+    def _get_param_names(self) -> list[str]:
+        # skorch's callbacks take every attribute without a trailing underscore for a parameter.
+        return [name for name in super()._get_param_names() if not name.startswith("_")]
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | dict.fromkeys(("_observer", "_data"))
 

@@ -294,6 +294,13 @@ def test_fit_resets_and_partial_fit_appends():
     assert [record["update"] for record in monitor.records_] == [0, 1, 2, 3, 4]
 
 
+def test_fitted_networks_are_cloned_without_what_they_measured():
+    fitted = network(SharpnessMonitor(every=5, tol=0.02), max_epochs=3).fit(X, LABELS)
+    copied = clone(fitted).callbacks[0][1]
+    assert copied.get_params() == SharpnessMonitor(every=5, tol=0.02).get_params()
+    assert not hasattr(copied, "records_")
+
+
 def test_pickled_monitors_hold_no_data():
     net = network(SharpnessMonitor(every=1), max_epochs=2).fit(X, LABELS)
     monitor = dict(net.callbacks_)["callback 0"]
