@@ -68,7 +68,7 @@ def snapshot(
     TypeError
         If `module` is no module.
     ValueError
-        If the parameters have half precision and no `dtype` is given.
+        If the parameters have half precision and no `dtype` is given, or lie on several devices.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {module!r}")
@@ -89,6 +89,13 @@ def snapshot(
             f"module {type(module).__name__} has parameters of dtype "
             f"{', '.join(sorted(str(d) for d in found))}; products need one dtype, float32 or "
             "float64: pass dtype=torch.float32"
+        )
+    devices = {parameter.device for parameter in kept}
+    if len(devices) > 1:
+        raise ValueError(
+            f"module {type(module).__name__} has parameters on "
+            f"{', '.join(sorted(map(str, devices)))}; products need one device: move the module, "
+            "or select the parameters of one device with parameters="
         )
     return Network(copied, selection, kept)
 

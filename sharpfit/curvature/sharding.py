@@ -60,7 +60,8 @@ def shared_seed(group: distributed.ProcessGroup | None, seed: int | None) -> int
     if group is None:
         return seed
     drawn = torch.Generator().seed() % 2**31 if seed is None else seed
-    first = torch.tensor([drawn if distributed.get_rank(group) == 0 else 0])
+    own = drawn if distributed.get_rank(group) == 0 else 0
+    first = torch.tensor([own], device=_exchange_device(group))
     return int(sum_over(group, first).item())
 
 
@@ -84,5 +85,13 @@ def global_weights(
         return weights
     counted = float(weights.shape[0]) if sample_weight is None else float(sample_weight.sum())
     # Weights are s_i / T with T additive over shards, so T follows from their sum.
-    own = torch.tensor(counted / float(weights.sum()), dtype=torch.float64)
+    device = _exchange_device(group)
+    own = torch.tensor(counted / float(weights.sum()), dtype=torch.float64, device=device)
     return weights * (own / sum_over(group, own.clone())).to(weights.device)
+
+
+def _exchange_device(group: distributed.ProcessGroup) -> torch.device:
+    """Return where a group takes small tensors: NCCL knows none but its process's GPU."""
+    if distributed.get_backend(group) == distributed.Backend.NCCL:
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
