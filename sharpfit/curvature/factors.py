@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sharpfit.curvature.linearisation import Chunk
+from sharpfit.curvature.linearisation import Chunk, check_finite
 from sharpfit.curvature.network import Network, differentiable_kernels
 from sharpfit.curvature.scale_factors import (
     NORMALISATIONS,
@@ -109,6 +109,11 @@ def layer_factors(
     list of LayerFactors and ScaleFactors, or None
         None if some selected parameter lies outside dense, ungrouped convolutional and
         normalising layers, in a layer used more than once, or in several layers.
+
+    Raises
+    ------
+    ValueError
+        For rows whose outputs or losses are not finite.
     """
     places = {id(parameter): index for index, parameter in enumerate(network.parameters)}
     owners = [
@@ -137,6 +142,7 @@ def layer_factors(
             hook.remove()
     if len(calls) != len({id(layer) for layer, _, _ in calls}):
         return None
+    check_finite(loss, outputs.detach(), chunk)
     root = loss.curvature_root(outputs.detach(), chunk.targets)
     results = [result for _, _, result in calls]
     # One pass per column: batching them by vmap copies and pads more than it saves.

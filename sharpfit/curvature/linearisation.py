@@ -103,3 +103,17 @@ def storage_bytes(tensors: Iterable[Tensor], without: Iterable[Tensor] = ()) -> 
 def add_parts(total: Parts, parts: Parts) -> None:
     """Add tensors to tensors in place."""
     torch._foreach_add_(list(total), list(parts))
+
+
+@torch.no_grad()
+def check_finite(loss: SampleLoss, outputs: Tensor, chunk: Chunk) -> None:
+    """Refuse rows whose outputs or losses are not finite, naming the first."""
+    losses = loss.values(outputs, chunk.targets)
+    finite = outputs.isfinite().all(dim=1) & losses.isfinite()
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0, 0])
+        raise ValueError(
+            f"row {chunk.start + row} of inputs has outputs {outputs[row].tolist()} "
+            f"and loss {losses[row].item()}, which are not finite; remove the row, or check that "
+            "the network has not diverged"
+        )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sharpfit.curvature.batch_objective import BatchObjective
 from sharpfit.curvature.chunking import activation_bytes, choose_batch_size
 from sharpfit.curvature.data import Source, prepare_rows
-from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts
+from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts, check_finite
 from sharpfit.curvature.network import Network, snapshot
 from sharpfit.curvature.parameters import ParameterChoice, ParameterSelection
 from sharpfit.curvature.routes import RouteChoice, choose_route
@@ -309,7 +309,7 @@ class NetworkOperator(SymmetricOperator):
         start = sum(linearisation.outputs.shape[0] for linearisation in self._kept)
         for chunk in self._rows.chunks(self.batch_size, start):
             linearisation = self._linearise(chunk)
-            _check_finite(linearisation)
+            check_finite(linearisation.loss, linearisation.outputs, linearisation.chunk)
             yield linearisation
             # Its size is known only now: states are built at the first use.
             if self._capacity is None:
@@ -368,18 +368,3 @@ def _scaling(preconditioner: Tensor | None, network: Network) -> Tensor | None:
     if not bool((preconditioner > 0).all() and preconditioner.isfinite().all()):
         raise ValueError("preconditioner must be positive and finite in every entry")
     return preconditioner.to(network.device, torch.float64).rsqrt().to(network.dtype)
-
-
-def _check_finite(linearisation: Linearisation) -> None:
-    """Refuse rows whose outputs or losses are not finite, naming the first."""
-    chunk = linearisation.chunk
-    with torch.no_grad():
-        losses = linearisation.loss.values(linearisation.outputs, chunk.targets)
-    finite = linearisation.outputs.isfinite().all(dim=1) & losses.isfinite()
-    if not bool(finite.all()):
-        row = int((~finite).nonzero()[0, 0])
-        raise ValueError(
-            f"row {chunk.start + row} of inputs has outputs {linearisation.outputs[row].tolist()} "
-            f"and loss {losses[row].item()}, which are not finite; remove the row, or check that "
-            "the network has not diverged"
-        )

@@ -4,7 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sharpfit.curvature import GaussNewtonOperator, HessianOperator, exact_trace, hessian_spectrum
+from sharpfit.curvature import (
+    ConjugateOperator,
+    GaussNewtonOperator,
+    HessianOperator,
+    exact_trace,
+    hessian_spectrum,
+)
 from tests.curvature.reference import (
     cross_entropy,
     dense_hessian,
@@ -150,3 +156,14 @@ def test_no_exact_trace_where_it_would_be_wrong():
     _, inputs, targets = problem("mlp-tanh")
     for kind in (HessianOperator, GaussNewtonOperator):
         assert exact_trace(kind(module, nn.CrossEntropyLoss(), inputs, targets)) is None
+
+
+def test_traces_of_rows_that_are_not_finite_are_refused():
+    module, inputs, targets = seeded(relu_cnn).double(), *data((1, 6, 6))
+    inputs[4, 0, 2, 2] = torch.nan
+    arguments = (module, nn.CrossEntropyLoss(), inputs, targets)
+    for operator in (HessianOperator(*arguments), GaussNewtonOperator(*arguments, batch_size=3)):
+        with pytest.raises(ValueError, match="row 4 of inputs has outputs"):
+            exact_trace(operator)
+    with pytest.raises(ValueError, match="row 4 of inputs has outputs"):
+        ConjugateOperator(*arguments).to_dense()
