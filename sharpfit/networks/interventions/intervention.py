@@ -1,7 +1,9 @@
 """What an intervention may change in one training step, and how several combine."""
 
+import math
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
@@ -91,6 +93,16 @@ class Intervention(BaseEstimator):
             skorch's step at the weights as they are.
         """
         return backward()
+
+
+def check_not_negative(intervention: Intervention, name: str) -> None:
+    """Refuse a parameter that is no finite number from zero on."""
+    value = getattr(intervention, name)
+    if not (isinstance(value, Real) and 0 <= value < math.inf):
+        raise ValueError(
+            f"{name}={value!r} of {type(intervention).__name__} must be a finite number that is "
+            "not negative."
+        )
 
 
 def as_interventions(interventions) -> list[Intervention]:

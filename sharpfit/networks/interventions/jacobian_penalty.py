@@ -1,11 +1,17 @@
 """A penalty on the input-output Jacobian."""
 
+from numbers import Integral
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from sharpfit.networks.interventions.intervention import Intervention, Loss, Objective
+from sharpfit.networks.interventions.intervention import (
+    Intervention,
+    Loss,
+    Objective,
+    check_not_negative,
+)
 
 
 class JacobianPenalty(Intervention):
@@ -61,15 +67,15 @@ class JacobianPenalty(Intervention):
 
     def check(self) -> None:
         """Refuse parameters out of range."""
-        if not self.strength >= 0:
-            raise ValueError(f"strength={self.strength!r} of JacobianPenalty must not be negative.")
+        check_not_negative(self, "strength")
         if self.norm not in ("frobenius", "spectral"):
             raise ValueError(
                 f"norm={self.norm!r} of JacobianPenalty must be 'frobenius' or 'spectral'."
             )
-        if self.n_projections is not None and self.n_projections < 1:
+        count = self.n_projections
+        if count is not None and not (isinstance(count, Integral) and count >= 1):
             raise ValueError(
-                f"n_projections={self.n_projections!r} of JacobianPenalty must be positive or None."
+                f"n_projections={count!r} of JacobianPenalty must be a positive int or None."
             )
 
     def objective(

@@ -4,7 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from sharpfit.networks.datasets import reordered
-from sharpfit.networks.interventions.intervention import Intervention, Loss, Objective
+from sharpfit.networks.interventions.intervention import (
+    Intervention,
+    Loss,
+    Objective,
+    check_not_negative,
+)
 
 
 class Mixup(Intervention):
@@ -40,9 +45,8 @@ class Mixup(Intervention):
         self.alpha = alpha
 
     def check(self) -> None:
-        """Refuse a negative `alpha`."""
-        if not self.alpha >= 0:
-            raise ValueError(f"alpha={self.alpha!r} of Mixup must not be negative.")
+        """Refuse an `alpha` out of range."""
+        check_not_negative(self, "alpha")
 
     def objective(
         self,

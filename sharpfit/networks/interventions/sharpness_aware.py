@@ -4,7 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from sharpfit.networks._randomness import get_states, module_devices, set_states
-from sharpfit.networks.interventions.intervention import Backward, Intervention
+from sharpfit.networks.interventions.intervention import (
+    Backward,
+    Intervention,
+    check_not_negative,
+)
 
 
 class SharpnessAwareMinimisation(Intervention):
@@ -51,11 +55,8 @@ class SharpnessAwareMinimisation(Intervention):
         self.adaptive = adaptive
 
     def check(self) -> None:
-        """Refuse a negative radius."""
-        if not self.radius >= 0:
-            raise ValueError(
-                f"radius={self.radius!r} of SharpnessAwareMinimisation must not be negative."
-            )
+        """Refuse a radius out of range."""
+        check_not_negative(self, "radius")
 
     def gradient(self, module: nn.Module, backward: Backward) -> dict[str, Tensor]:
         """Leave the gradient at the perturbed weights; see `Intervention.gradient`."""
