@@ -89,7 +89,7 @@ class JacobianProfiler(CallbackSupport, TransformerMixin, MetaEstimatorMixin, Ja
     slope_bound_ : float
         Largest slope of `output` between rows, over all pairs up to 20 000 rows and over 10
         nearest neighbours beyond: no Lipschitz constant is smaller. The slope of logits is taken
-        where `output` is "margin" or "loss".
+        where `output` is "loss".
     n_duplicate_pairs_ : int
         Pairs of equal rows, which have no slope.
     local_variation_ : float

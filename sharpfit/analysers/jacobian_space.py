@@ -116,6 +116,11 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> None:
         If they differ.
     """
     shape = np.shape(X)
+    if len(shape) < 2:
+        raise ValueError(
+            f"X must have one row a sample, got shape {shape}; make an array of one row with "
+            "X.reshape(1, -1)"
+        )
     if len(shape) == 2:
         validate_data(estimator, X, skip_check_array=True, reset=reset)
         return

@@ -39,7 +39,8 @@ class RowProfile:
         Of the logits or predictions; for classifiers with margins of the labels (their gradients
         to all other classes), or of the predicted classes where there are no labels.
     slopes : Slopes
-        Of the probabilities if these were asked for, of the logits or predictions otherwise.
+        Of the probabilities or the margin of the predicted class if these were asked for, of the
+        logits or predictions otherwise.
     margin_constant : MarginConstant or None
         Empirical Lipschitz constant of the margin; None without labels.
     loss_slope_bound : SlopeBound or None
@@ -111,7 +112,11 @@ def row_profile(
     if output != "logits":
         norms = output_norms(problem, function, output, verbose=verbose, **settings)
     logits = function.outputs()
-    values = _probabilities(logits) if output == "probabilities" else logits
+    values: torch.Tensor | NDArray[np.float64] | None = logits
+    if output == "probabilities":
+        values = _probabilities(logits)
+    elif output == "margin":
+        values = norms.margin
     points = function.inputs.detach().double().cpu().numpy()
     pairs: dict[str, Any] = {"verbose": verbose}
     if len(points) > _ALL_PAIRS:
@@ -125,7 +130,7 @@ def row_profile(
     return RowProfile(
         norms=norms,
         logits=of_logits,
-        slopes=slopes(values.double().cpu().numpy(), points, targets=targets, **pairs),
+        slopes=slopes(values, points, targets=targets, **pairs),
         margin_constant=constant,
         loss_slope_bound=_loss_slope_bound(problem, logits, points, pairs),
     )

@@ -30,7 +30,7 @@ class JacobianDisplay:
     norms : ndarray of shape (n,)
         Spectral norms of the Jacobian of `output` at the rows.
     slopes : sharpfit.jacobian.Slopes
-        Slopes of `output` (of the logits for margin and loss) between the rows.
+        Slopes of `output` (of the logits for the loss) between the rows.
     coverage : sharpfit.jacobian.Coverage
         Coverage of the distribution by a random half of the rows.
     output : {"logits", "predictions", "probabilities", "margin", "loss"}, default="logits"
@@ -106,6 +106,8 @@ class JacobianDisplay:
         check_is_fitted(profiler, "estimator_")
         rows = profiler.profile(X, y)
         margins, bound = rows.logits.margin, rows.loss_slope_bound
+        if profiler.output == "margin":
+            bound = None  # it is one of probabilities, and so of logits
         is_regression = margins is None
         return cls(
             norms=rows.norms.spectral,
@@ -215,7 +217,7 @@ class JacobianDisplay:
         levels, values = self._slope_quantiles()
         ax.plot(values, levels, color=_COLOUR, label=f"slopes of {self.slopes.n_pairs:,} pairs")
         largest = self.norms.max()
-        if self.output not in ("margin", "loss"):
+        if self.output != "loss":
             ax.axvline(
                 largest,
                 color=_MARK,
@@ -275,7 +277,7 @@ class JacobianDisplay:
         return f"spectral norm of the Jacobian of the {self.output}"
 
     def _values(self) -> str:
-        if self.output not in ("margin", "loss"):
+        if self.output != "loss":
             return self.output
         return "predictions" if self.margins is None else "logits"
 

@@ -348,7 +348,8 @@ def _check_inputs(module: nn.Module, inputs: Tensor) -> None:
         if parameter.is_floating_point() and parameter.dtype != inputs.dtype:
             raise ValueError(
                 f"inputs are {inputs.dtype} and the module's parameters {parameter.dtype}; "
-                "convert one of them, nothing is cast silently"
+                f"convert one of them, for example with inputs.to({parameter.dtype}); nothing is "
+                "cast silently"
             )
     # The sum is finite unless an entry is not, or it overflows.
     if not bool(torch.isfinite(inputs.sum())) and not bool(torch.isfinite(inputs).all()):

@@ -65,10 +65,10 @@ def bound_lipschitz_constant(network: TrainedNetwork) -> float:
 def selection_criterion(network: TrainedNetwork) -> float:
     r"""Estimate of the error on fresh rows that `selection_scorer` ranks networks by.
 
-    For classifiers the mean over neighbouring rows :math:`(i, j)` of an estimated probability
-    that the margin crosses zero on the way; for regressors the squared distance to what
-    smoothers of the same roughness make of fresh targets. Source: this library. Invariances:
-    rescaling of the logits, and of one layer up and another down. Cost: one pass over the
-    rows and a neighbour search that networks on the same rows share.
+    The error against a kernel regression at rows moved by differences of their neighbours; for
+    classifiers averaged with the estimated probability that the margin of a row crosses zero at
+    the distance at which fresh rows arrive. Source: this library. Invariances: rescaling of the
+    logits, and of one layer up and another down. Cost: four passes over the rows, and a
+    neighbour search and a regression that networks on the same rows share.
     """
     return SelectionCriterion(network.problem)(network.module)

@@ -9,13 +9,12 @@ import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from torch import Tensor, nn
+from torch import nn
 
 from sharpfit.bridge import Problem, as_problem
 from sharpfit.model_selection.training_rows import TrainingRowsScorer
-from sharpfit.theory.fresh_rows import error_on_stand_ins, stand_in_rows
+from sharpfit.theory.fresh_rows import error_against_reference, stand_in_rows
 from sharpfit.theory.kernel_regression import fit_kernel_regression
-from sharpfit.theory.selection import Neighbourhood, crossing_probability, find_neighbourhood
 
 _ROWS_PER_BATCH = 4096
 
@@ -23,13 +22,12 @@ _ROWS_PER_BATCH = 4096
 class SelectionCriterion:
     """An estimate of how badly networks do on fresh rows, from the rows they are trained on.
 
-    Networks are judged on stand-ins for fresh rows (`sharpfit.theory.fresh_rows`) that are labelled
-    by the kernel regression with the smallest leave-one-out error on the rows. For classifiers this
-    is averaged with a second estimate of the same probability, which takes labels from the rows
-    themselves (`sharpfit.theory.selection.crossing_probability`): the regression sees through wrong
-    labels, the rows do not depend on how well a kernel does. Only outputs are needed, at the rows
-    and at three stand-ins for each (for 2000 rows at the most). What depends on the rows alone is
-    computed once, so several networks, or the epochs of one, are judged cheaply.
+    Networks are judged at the rows and at four stand-ins for fresh rows near each
+    (`sharpfit.theory.fresh_rows`), for 2000 rows at the most. The labels there are the answers of
+    the kernel regression with the smallest leave-one-out error
+    (`sharpfit.theory.kernel_regression`); a row counts twice, with the answer of the regression
+    that knows it and of the one fitted without it. All count alike. What depends on the rows alone
+    is computed once, so several networks, or the epochs of one, are judged cheaply.
 
     Parameters
     ----------
@@ -44,9 +42,11 @@ class SelectionCriterion:
                 "but the selection criterion compares rows by their distances; use it on networks "
                 "with real inputs, for example after an embedding"
             )
-        self._inputs = problem.inputs
-        self._labels = problem.labels
-        self._surroundings = _surroundings(problem)
+        self._classification = problem.task == "classification"
+        examination = _examination(problem)
+        inputs = torch.as_tensor(examination.points).to(problem.inputs)
+        self._inputs = inputs.reshape(-1, *problem.inputs.shape[1:])
+        self._reference = examination.reference
 
     def __call__(self, module: nn.Module) -> float:
         """Judge a network.
@@ -62,45 +62,34 @@ class SelectionCriterion:
             Smaller is better: a probability for classifiers, a squared distance in units of the
             network's targets for regressors. Infinite where an output is not finite.
         """
-        around = self._surroundings
-        stand_ins = torch.as_tensor(around.stand_ins).to(self._inputs)
-        outputs = _outputs(module, stand_ins.reshape(-1, *self._inputs.shape[1:]))
+        with torch.no_grad():
+            batches = [module(batch) for batch in self._inputs.split(_ROWS_PER_BATCH)]
+        outputs = torch.cat(batches).double().cpu().numpy()
         if not np.isfinite(outputs).all():
             return math.inf
-        classification = self._labels is not None
-        judged_by_regression = error_on_stand_ins(
-            outputs, around.reference, classification=classification
-        )
-        at_rows = _outputs(module, self._inputs)
-        if not np.isfinite(at_rows).all():
-            return math.inf
-        if not classification:
-            return judged_by_regression
-        judged_by_rows = crossing_probability(at_rows, self._labels, around.neighbourhood)
-        return (judged_by_regression + judged_by_rows) / 2
+        n_judged = len(self._reference) - len(outputs)
+        twice = np.concatenate([outputs[:n_judged], outputs])
+        return error_against_reference(twice, self._reference, classification=self._classification)
 
 
 @dataclass(frozen=True, eq=False)
-class _Surroundings:
-    """What depends on the rows alone: neighbours, stand-ins, and a regression's answers there."""
+class _Examination:
+    """Where networks are judged, and what the regression says there; depends on the rows alone.
 
-    neighbourhood: Neighbourhood
-    stand_ins: np.ndarray
+    The points are p rows and their stand-ins. The reference begins with p answers of regressions
+    that were fitted without the row.
+    """
+
+    points: np.ndarray
     reference: np.ndarray
 
 
-def _outputs(module: nn.Module, inputs: Tensor) -> np.ndarray:
-    with torch.no_grad():
-        batches = [module(batch) for batch in inputs.split(_ROWS_PER_BATCH)]
-    return torch.cat(batches).double().cpu().numpy()
-
-
 # The candidates of a search share their rows. A few entries serve pipelines that scale differently.
-_recent: OrderedDict[str, _Surroundings] = OrderedDict()
-_LARGEST_NUMBER_OF_SURROUNDINGS = 4
+_recent: OrderedDict[str, _Examination] = OrderedDict()
+_LARGEST_NUMBER_OF_EXAMINATIONS = 4
 
 
-def _surroundings(problem: Problem) -> _Surroundings:
+def _examination(problem: Problem) -> _Examination:
     rows = problem.inputs.flatten(1).double().cpu().numpy()
     if problem.task == "regression":
         targets = problem.targets.reshape(len(rows), -1).double().cpu().numpy()
@@ -109,12 +98,13 @@ def _surroundings(problem: Problem) -> _Surroundings:
     key = joblib.hash((rows, targets))
     found = _recent.pop(key, None)
     if found is None:
-        neighbourhood = find_neighbourhood(rows)
-        stand_ins = stand_in_rows(rows, neighbourhood).reshape(-1, rows.shape[1])
-        reference = fit_kernel_regression(rows, targets).predict(stand_ins)
-        found = _Surroundings(neighbourhood, stand_ins, reference)
+        regression = fit_kernel_regression(rows, targets)
+        stand_ins = stand_in_rows(rows, regression.indices).reshape(-1, rows.shape[1])
+        points = np.concatenate([rows[regression.indices], stand_ins])
+        answers = [regression.leave_one_out, regression.predict(points)]
+        found = _Examination(points, np.concatenate(answers))
     _recent[key] = found
-    while len(_recent) > _LARGEST_NUMBER_OF_SURROUNDINGS:
+    while len(_recent) > _LARGEST_NUMBER_OF_EXAMINATIONS:
         # Another thread may have emptied it in the meantime.
         _recent.pop(next(iter(_recent), None), None)
     return found
@@ -125,7 +115,7 @@ class SelectionScorer(TrainingRowsScorer):
 
     An *estimate* made for ranking candidates that were fitted on the same rows; it certifies
     nothing and is no error rate. `SelectionCriterion` says what is computed. It rests on distances
-    between inputs that mean something, and is not for very unequal classes; see the user guide.
+    between inputs that mean something; see the user guide.
 
     Parameters
     ----------

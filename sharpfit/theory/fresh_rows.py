@@ -1,70 +1,86 @@
-"""Stand-ins for fresh rows, and how a network does on them; estimates, nothing is certified."""
+"""Stand-ins for fresh rows, and the error of a network there; estimates, nothing is certified."""
 
 import numpy as np
+from sklearn.neighbors import NearestNeighbors
 
-from sharpfit.theory.selection import Neighbourhood
-
-__all__ = ["error_on_stand_ins", "stand_in_rows"]
+__all__ = ["error_against_reference", "stand_in_rows"]
 
 
 def stand_in_rows(
-    rows: np.ndarray, neighbourhood: Neighbourhood, *, largest_number: int = 2000
+    rows: np.ndarray, indices: np.ndarray | None = None, *, n_neighbours: int = 10
 ) -> np.ndarray:
     """Move rows by differences of their neighbours.
 
     If a row and its neighbours are draws from one distribution, ``(x_j - x_k) / sqrt(2)`` for two
     of the neighbours has mean zero and the covariance of that distribution: the moved row is a
     draw of a smoothed bootstrap whose noise follows the data, wide along them and narrow across.
-    The nearest neighbour is paired with the farthest, the third with the third from the end, and so
-    on, with alternating signs. Nothing is random, and the order of the rows does not matter.
+    The second nearest neighbour is paired with the second from the end, the third with the third
+    from the end, and so on, with alternating signs. Nothing is random, and the order of the rows
+    does not matter.
 
     Parameters
     ----------
     rows : ndarray of shape (n, d)
-    neighbourhood : Neighbourhood
-        Of these rows, k neighbours each.
-    largest_number : int, default=2000
-        Of rows that are moved; evenly spaced ones where there are more.
+        At least two rows.
+    indices : ndarray of shape (p,), int, optional
+        Of the rows that are moved; all by default. Neighbours are searched among all rows.
+    n_neighbours : int, default=10
+        Neighbours of each row, fewer where there are not so many rows.
 
     Returns
     -------
-    ndarray of shape (min(n, largest_number), m, d), float64
-        ``m`` stand-ins for each row: one for every four neighbours, rounded up; the row itself
-        where it has a single neighbour.
+    ndarray of shape (p, m, d), float64
+        With k neighbours, ``m = k // 2 - 1`` stand-ins for each row. One where that is less: by the
+        first neighbour and the last, or the row itself where it has a single neighbour.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two rows.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from sharpfit.theory.selection import find_neighbourhood
     >>> rows = np.array([[0.0], [1.0], [3.0]])
-    >>> stand_in_rows(rows, find_neighbourhood(rows, n_neighbours=2))[:, :, 0].round(2)
+    >>> stand_in_rows(rows)[:, :, 0].round(2)
     array([[-1.41],
            [-1.12],
            [ 3.71]])
     """
-    n, k = neighbourhood.indices.shape
-    moved = np.unique(np.linspace(0, n - 1, min(n, largest_number)).astype(np.int64))
-    origins = np.asarray(rows[moved], float)
+    n = len(rows)
+    if n < 2:
+        raise ValueError(f"rows has {n} row(s), but neighbours need at least 2; pass more rows")
+    rows = np.asarray(rows, float)
+    moved = np.arange(n) if indices is None else indices
+    k = min(n_neighbours, n - 1)
     if k < 2:
-        return origins[:, None]
-    nearest = neighbourhood.indices[moved]
-    pairs = [(r, k - 1 - r) if r % 4 == 0 else (k - 1 - r, r) for r in range(0, k // 2, 2)]
-    steps = [np.asarray(rows[nearest[:, a]] - rows[nearest[:, b]], float) for a, b in pairs]
-    return np.stack([origins + step / np.sqrt(2) for step in steps], axis=1)
+        return rows[moved][:, None]
+    search = NearestNeighbors(n_neighbors=k).fit(rows)
+    # Each row is the nearest to itself, among its duplicates in any place.
+    found = search.kneighbors(rows[moved], n_neighbors=k + 1, return_distance=False)
+    own = found == moved[:, None]
+    own[:, -1] |= ~own.any(axis=1)
+    nearest = found[~own].reshape(-1, k)
+    # The difference of the nearest and the farthest is mostly the farthest, so that it points away
+    # from the data; it is used only where there is no other.
+    ranks = range(1, k // 2) if k >= 4 else range(1)
+    pairs = [(r, k - 1 - r) if r % 2 == 0 else (k - 1 - r, r) for r in ranks]
+    steps = [(rows[nearest[:, a]] - rows[nearest[:, b]]) / np.sqrt(2) for a, b in pairs]
+    return np.stack([rows[moved] + step for step in steps], axis=1)
 
 
-def error_on_stand_ins(
+def error_against_reference(
     outputs: np.ndarray, reference: np.ndarray, *, classification: bool
 ) -> float:
-    """Error of a network when a reference regression labels the stand-ins.
+    """Error of a network whose labels are the answers of a reference regression.
 
     Parameters
     ----------
     outputs : ndarray of shape (p, C)
-        Of the network at the stand-ins: logits or predictions. A single column of logits is that
-        of class 1 against class 0.
+        Of the network: logits or predictions. A single column of logits is that of class 1 against
+        class 0.
     reference : ndarray of shape (p, K)
-        Of the regression at the stand-ins; for classes, of their indicators, K of them. What is
+        Of the regression at the same points; for classes, of their indicators, K of them. What is
         negative counts as zero, and the rest as the shares of the classes.
     classification : bool
         Whether outputs are logits.
@@ -78,7 +94,7 @@ def error_on_stand_ins(
     --------
     >>> import numpy as np
     >>> shares = np.array([[0.9, 0.1], [1.1, -0.1]])
-    >>> error_on_stand_ins(np.array([[2.0], [-1.0]]), shares, classification=True)
+    >>> error_against_reference(np.array([[2.0], [-1.0]]), shares, classification=True)
     0.45
     """
     if not classification:

@@ -21,8 +21,10 @@ class KernelRegression:
 
     Attributes
     ----------
+    indices : ndarray of shape (m,), int64
+        Of the rows it is fitted on.
     rows : ndarray of shape (m, d), float64
-        The rows it is fitted on, features scaled.
+        These rows, features scaled.
     feature_scales : ndarray of shape (d,), float64
         Factors of the features.
     bandwidth : float
@@ -37,6 +39,7 @@ class KernelRegression:
         Mean squared distance of the targets from it.
     """
 
+    indices: np.ndarray
     rows: np.ndarray
     feature_scales: np.ndarray
     bandwidth: float
@@ -115,11 +118,11 @@ def fit_kernel_regression(
         raise ValueError(f"rows has {n} row(s), but a regression needs at least 2; pass more rows")
     used = np.unique(np.linspace(0, n - 1, min(n, largest_number)).astype(np.int64))
     rows, targets = np.asarray(rows[used], float), np.asarray(targets[used], float)
-    first = _best_regression(rows, targets, np.ones(rows.shape[1]))
+    first = _best_regression(rows, targets, np.ones(rows.shape[1]), used)
     relevance = _root_mean_square_derivatives(first)
     if not relevance.max() > 0:
         return first
-    second = _best_regression(rows, targets, relevance / relevance.max())
+    second = _best_regression(rows, targets, relevance / relevance.max(), used)
     return min(first, second, key=lambda regression: regression.leave_one_out_error)
 
 
@@ -128,7 +131,7 @@ def _kernel(distances: np.ndarray) -> np.ndarray:
 
 
 def _best_regression(
-    rows: np.ndarray, targets: np.ndarray, feature_scales: np.ndarray
+    rows: np.ndarray, targets: np.ndarray, feature_scales: np.ndarray, indices: np.ndarray
 ) -> KernelRegression:
     scaled = rows * feature_scales
     distances = squareform(pdist(scaled))
@@ -155,6 +158,7 @@ def _best_regression(
             error = float(np.square(residuals).sum(axis=1).mean())
             if best is None or error < best.leave_one_out_error:
                 best = KernelRegression(
+                    indices,
                     scaled,
                     feature_scales,
                     bandwidth,

@@ -129,6 +129,27 @@ def test_score_is_minus_the_largest_norm_of_output(pipeline, data, output):
     assert profiler.score(X, y) == -norms.spectral.max() == -profiler.max_norm_
 
 
+def test_slopes_are_those_of_output(pipeline, data):
+    X, y = data
+    problem = as_problem(pipeline, X)
+    logits, inputs = problem.module(problem.inputs).detach(), problem.inputs.numpy()
+    top = logits.sort(dim=1).values
+    values = {
+        "probabilities": logits.softmax(dim=1),
+        "margin": top[:, -1] - top[:, -2],
+        "loss": logits,
+    }
+    for output, function in values.items():
+        profiler = JacobianProfiler(pipeline, output=output).fit(X, y)
+        assert profiler.slope_bound_ == pytest.approx(slopes(function, inputs).largest, rel=1e-5)
+
+
+def test_a_single_row_is_not_a_table(pipeline, data):
+    profiler = JacobianProfiler(pipeline).fit(*data)
+    with pytest.raises(ValueError, match=r"got shape \(5,\); make an array of one row"):
+        profiler.transform(data[0][0])
+
+
 def test_what_needs_targets_exists_only_with_them(pipeline, data):
     X, y = data
     needs_y = (

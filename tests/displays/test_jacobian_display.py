@@ -106,6 +106,17 @@ def test_regressors_have_no_margins():
         display.plot(kind="margins")
 
 
+def test_slopes_of_margins_are_compared_with_their_gradients(profiler):
+    margin = JacobianProfiler(profiler.estimator_, output="margin").fit(X, LABELS)
+    ax = margin.plot(X, LABELS, kind="slopes").ax_
+    lines = {line.get_label().split(":")[0]: line.get_xdata()[0] for line in ax.lines[1:]}
+    assert lines == {
+        "largest Jacobian norm at a row": margin.max_norm_,
+        "largest slope": margin.slope_bound_,
+    }
+    assert "slope of the margin" in ax.get_xlabel()
+
+
 def test_axes_of_the_caller_are_used(display):
     _, ax = plt.subplots()
     assert display.plot(ax, kind="coverage").ax_ is ax
