@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from neighbours import Neighbourhood, find_neighbourhood, margins_of_classes
 from suites import Suite
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,11 +18,6 @@ from sharpfit.bridge import Problem
 from sharpfit.measures import MEASURES, TrainedNetwork
 from sharpfit.model_selection.selection import SelectionCriterion
 from sharpfit.objective import as_sample_loss
-from sharpfit.theory.selection import (
-    Neighbourhood,
-    find_neighbourhood,
-    margins_of_classes,
-)
 
 
 @dataclass

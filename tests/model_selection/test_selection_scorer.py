@@ -24,6 +24,8 @@ from torch import nn
 from sharpfit.model_selection.selection import SelectionScorer, selection_scorer
 from sharpfit.model_selection.splitters import ResubstitutionSplit
 from sharpfit.networks import NetworkClassifier, NetworkRegressor
+from sharpfit.theory.fresh_rows import stand_in_rows
+from sharpfit.theory.kernel_regression import fit_kernel_regression
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -50,6 +52,28 @@ def rows():
 def targets():
     X, y = make_regression(100, 4, noise=5.0, random_state=0)
     return X.astype(np.float32), (y / y.std()).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_equals_errors_counted_point_by_point(rows, targets, kind):
+    """A row counts twice, with and without its own target, and each of its stand-ins once."""
+    X, y = rows if kind == "classification" else targets
+    net = (classifier if kind == "classification" else regressor)().fit(X, y)
+    values = np.unique(y, return_inverse=True)[1]
+    truth = np.eye(3)[values] if kind == "classification" else y[:, None].astype(float)
+    regression = fit_kernel_regression(X, truth)
+    total = 0.0
+    for i, moved in enumerate(stand_in_rows(X)):
+        points = np.concatenate([X[[i, i]], moved])
+        answers = np.concatenate([regression.leave_one_out[[i]], regression.predict(points[1:])])
+        predictions = net.predict(points.astype(np.float32))
+        for prediction, answer in zip(predictions, answers, strict=True):
+            if kind == "classification":
+                shares = np.maximum(answer, 0)
+                total += 1 - shares["abc".index(prediction)] / shares.sum()
+            else:
+                total += (prediction - answer[0]) ** 2
+    assert selection_scorer(net, X, y) == pytest.approx(-total / (6 * len(X)), rel=1e-5)
 
 
 def test_a_trained_network_scores_above_an_untrained_one(rows, targets):

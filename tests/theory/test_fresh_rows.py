@@ -2,17 +2,18 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 
-from sharpfit.theory.fresh_rows import error_on_stand_ins, stand_in_rows
-from sharpfit.theory.selection import find_neighbourhood
+from sharpfit.theory.fresh_rows import error_against_reference, stand_in_rows
 
 
 def test_a_row_moves_by_differences_of_its_neighbours():
     rows = np.random.default_rng(0).normal(size=(30, 3))
-    near = find_neighbourhood(rows, n_neighbours=10)
-    moved = stand_in_rows(rows, near)
-    for i, nearest in enumerate(near.indices):
-        for m, (first, second) in enumerate([(0, 9), (7, 2), (4, 5)]):
+    moved = stand_in_rows(rows)
+    distances = cdist(rows, rows)
+    np.fill_diagonal(distances, np.inf)
+    for i, nearest in enumerate(np.argsort(distances, axis=1)):
+        for m, (first, second) in enumerate([(8, 1), (2, 7), (6, 3), (4, 5)]):
             step = (rows[nearest[first]] - rows[nearest[second]]) / np.sqrt(2)
             assert moved[i, m] == pytest.approx(rows[i] + step)
 
@@ -22,7 +23,7 @@ def test_noise_follows_the_data():
     rng = np.random.default_rng(0)
     along = rng.uniform(size=2000)
     rows = np.stack([along, 2 * along], axis=1) + 1e-5 * rng.normal(size=(2000, 2))
-    steps = (stand_in_rows(rows, find_neighbourhood(rows)) - rows[:, None]).reshape(-1, 2)
+    steps = (stand_in_rows(rows) - rows[:, None]).reshape(-1, 2)
     lengthwise, across = steps @ np.array([1.0, 2.0]), steps @ np.array([2.0, -1.0])
     assert np.abs(across).mean() < 0.01 * np.abs(lengthwise).mean()
     # Ten neighbours of a row lie within about five spacings on either side of it.
@@ -30,10 +31,10 @@ def test_noise_follows_the_data():
     assert spacing < np.abs(lengthwise).mean() / np.sqrt(5) < 5 * spacing
 
 
-@pytest.mark.parametrize(("k", "m"), [(1, 1), (2, 1), (5, 1), (6, 2), (10, 3)])
+@pytest.mark.parametrize(("k", "m"), [(1, 1), (2, 1), (3, 1), (5, 1), (6, 2), (10, 4)])
 def test_number_of_stand_ins(k, m):
     rows = np.random.default_rng(0).normal(size=(20, 2))
-    moved = stand_in_rows(rows, find_neighbourhood(rows, n_neighbours=k))
+    moved = stand_in_rows(rows, n_neighbours=k)
     assert moved.shape == (20, m, 2)
     assert np.array_equal(moved[:, 0], rows) == (k == 1)
 
@@ -41,28 +42,37 @@ def test_number_of_stand_ins(k, m):
 def test_order_of_the_rows_does_not_matter():
     rows = np.random.default_rng(0).normal(size=(40, 3))
     order = np.random.default_rng(1).permutation(40)
-    moved = stand_in_rows(rows, find_neighbourhood(rows))
-    assert stand_in_rows(rows[order], find_neighbourhood(rows[order])) == pytest.approx(
-        moved[order]
-    )
+    assert stand_in_rows(rows[order]) == pytest.approx(stand_in_rows(rows)[order])
 
 
-def test_of_very_many_rows_evenly_spaced_ones_are_moved():
+def test_some_rows_are_moved_by_neighbours_among_all():
     rows = np.random.default_rng(0).normal(size=(101, 2))
-    near = find_neighbourhood(rows)
-    moved = stand_in_rows(rows, near, largest_number=11)
-    assert moved == pytest.approx(stand_in_rows(rows, near)[::10])
+    indices = np.arange(0, 101, 10)
+    assert stand_in_rows(rows, indices) == pytest.approx(stand_in_rows(rows)[indices])
+
+
+def test_duplicates_are_neighbours_and_a_row_is_not_its_own():
+    """Fifteen copies of two points: no copy sees the other point, and nothing moves."""
+    rows = np.repeat([[0.0, 1.0], [5.0, 5.0]], 15, axis=0)
+    assert np.array_equal(stand_in_rows(rows), np.repeat(rows[:, None], 4, axis=1))
+    three = np.array([[0.0], [0.0], [4.0]])
+    assert stand_in_rows(three)[0, 0] == pytest.approx(-4 / np.sqrt(2))
+
+
+def test_one_row_is_refused():
+    with pytest.raises(ValueError, match="at least 2"):
+        stand_in_rows(np.zeros((1, 3)))
 
 
 def test_errors_by_hand():
     shares = np.array([[0.7, 0.5, -0.2], [0.0, 0.0, 1.0], [0.25, 0.5, 0.25]])
     logits = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 9.0, 0.0]])
     expected = np.mean([1 - 0.7 / 1.2, 1.0, 0.5])
-    assert error_on_stand_ins(logits, shares, classification=True) == pytest.approx(expected)
-    assert error_on_stand_ins(1e3 * logits + 5, shares, classification=True) == pytest.approx(
+    assert error_against_reference(logits, shares, classification=True) == pytest.approx(expected)
+    assert error_against_reference(1e3 * logits + 5, shares, classification=True) == pytest.approx(
         expected
     )
-    assert error_on_stand_ins(logits, shares, classification=False) == pytest.approx(
+    assert error_against_reference(logits, shares, classification=False) == pytest.approx(
         np.mean([0.09 + 0.25 + 0.04, 2.0, 0.0625 + 8.5**2 + 0.0625])
     )
 
@@ -72,6 +82,6 @@ def test_one_logit_equals_two():
     shares = rng.dirichlet([1, 1], size=50)
     logits = rng.normal(size=(50, 2))
     one = logits[:, 1:] - logits[:, :1]
-    assert error_on_stand_ins(one, shares, classification=True) == pytest.approx(
-        error_on_stand_ins(logits, shares, classification=True)
+    assert error_against_reference(one, shares, classification=True) == pytest.approx(
+        error_against_reference(logits, shares, classification=True)
     )

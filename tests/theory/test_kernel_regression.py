@@ -58,7 +58,7 @@ def test_equals_refits_without_each_row(k):
 
 def test_derivatives_equal_finite_differences():
     rows, targets = sample(0)
-    regression = _best_regression(rows, targets, np.array([1.0, 0.5, 2.0, 0.1]))
+    regression = _best_regression(rows, targets, np.array([1.0, 0.5, 2.0, 0.1]), np.arange(25))
     step = 1e-5
     expected = []
     for shift in step * np.eye(4):
@@ -77,7 +77,7 @@ def test_features_that_do_not_matter_are_scaled_down_and_cost_less_on_fresh_rows
     targets = truth(rows) + 0.2 * rng.normal(size=(200, 1))
     regression = fit_kernel_regression(rows, targets)
     assert regression.feature_scales[:2].min() > 1.5 * regression.feature_scales[2:].max()
-    plain = _best_regression(rows, targets, np.ones(12))
+    plain = _best_regression(rows, targets, np.ones(12), np.arange(200))
     errors = [np.mean((each.predict(fresh) - truth(fresh)) ** 2) for each in (regression, plain)]
     assert errors[0] < 0.7 * errors[1]
     # Settings are chosen by it, so it is a little below the error on fresh rows.
@@ -114,6 +114,7 @@ def test_very_many_rows_are_thinned_evenly():
     rows, targets = sample(0, n=31)
     regression = fit_kernel_regression(rows, targets, largest_number=11)
     expected = fit_kernel_regression(rows[::3], targets[::3])
+    assert np.array_equal(regression.indices, np.arange(0, 31, 3))
     assert regression.predict(rows) == pytest.approx(expected.predict(rows))
 
 
