@@ -1,7 +1,6 @@
 """Watch the sharpness of a network while it trains."""
 
 import math
-import re
 import time
 import warnings
 from collections.abc import Sequence
@@ -14,6 +13,12 @@ from torch import Tensor, nn
 
 from sharpfit.monitoring.observer import Observer
 from sharpfit.monitoring.record_names import measured, unmeasured
+from sharpfit.monitoring.settings import (
+    check_given,
+    check_same_data,
+    check_settings,
+    epochs_between,
+)
 from sharpfit.monitoring.training_rows import training_problem
 from sharpfit.objective import SampleLoss
 
@@ -165,10 +170,11 @@ class SharpnessMonitor(Callback):
         -------
         SharpnessMonitor
         """
-        self._check_parameters()
+        check_settings(self.get_params(), self._measured())
         self.records_: list[dict[str, Any]] = []
         self.n_updates_ = 0
         self._observer: Observer | None = None
+        self._given: tuple[Tensor, Tensor] | None = None
         return self
 
     def update(
@@ -189,7 +195,8 @@ class SharpnessMonitor(Callback):
         loss : nn.Module or SampleLoss
             The criterion it is trained with.
         data : tuple of Tensor
-            Inputs and targets, the same at every call: later measurements start from earlier ones.
+            Inputs and targets of all rows, the same at every call: later measurements start from
+            earlier ones.
         optimizer : torch.optim.Optimizer, optional
             For the stability limit.
         n_updates : int, default=1
@@ -202,8 +209,10 @@ class SharpnessMonitor(Callback):
         """
         if not hasattr(self, "records_"):
             self.initialize()
-        if self._observer is None:
-            self._observer = self._new_observer(*data)
+        check_given(module, loss, data)
+        if self._observer is None or self._given is None:
+            self._observer, self._given = self._new_observer(*data), data
+        check_same_data(self._given, data)
         self.n_updates_ += n_updates if self.records_ else 0
         return self._record(self._observer.measure(module, loss, optimizer), epoch=None)
 
@@ -242,7 +251,7 @@ class SharpnessMonitor(Callback):
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Measure if it is time; write the last measurement into the row of the epoch."""
-        epochs = _epochs(self.every)
+        epochs = epochs_between(self.every)
         if epochs and self.records_ and len(net.history) % epochs == 0:
             self._measure(net)
         latest = self.records_[-1] if self.records_ else {}
@@ -266,7 +275,7 @@ class SharpnessMonitor(Callback):
         return [name for name in super()._get_param_names() if not name.startswith("_")]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | dict.fromkeys(("_observer", "_data"))
+        return self.__dict__ | dict.fromkeys(("_observer", "_data", "_given"))
 
     @staticmethod
     def records_of(history: Any) -> list[dict[str, Any]]:
@@ -335,7 +344,7 @@ class SharpnessMonitor(Callback):
     def _is_due(self) -> bool:
         since = self.n_updates_ - self.records_[-1]["update"]
         if self.every != "auto":
-            return _epochs(self.every) == 0 and since >= int(self.every)
+            return epochs_between(self.every) == 0 and since >= int(self.every)
         training = time.perf_counter() - self._began - self._spent
         return self._spent + self.records_[-1]["seconds"] <= self.max_overhead * training
 
@@ -360,19 +369,6 @@ class SharpnessMonitor(Callback):
             random_state=self.random_state,
         )
 
-    def _check_parameters(self) -> None:
-        every = self.every
-        if every != "auto" and not (_epochs(every) or (isinstance(every, int) and every >= 1)):
-            raise ValueError(
-                f'every={every!r} must be a positive int, "auto", "epoch" or as "5 epochs".'
-            )
-        if not self.max_overhead > 0:
-            raise ValueError(f"max_overhead={self.max_overhead!r} must be positive.")
-        known = self._measured()
-        unknown = [name for name in self.history if name not in known]
-        if unknown:
-            raise ValueError(f"history names {unknown}; what is measured is {known}.")
-
     def _measured(self) -> tuple[str, ...]:
         return measured(
             part=self.n_rows is not None,
@@ -380,9 +376,3 @@ class SharpnessMonitor(Callback):
             alignment=self.alignment,
             local_variation=self.local_variation,
         )
-
-
-def _epochs(every: int | str) -> int:
-    """Return the number of epochs between measurements, 0 where they are not meant."""
-    found = re.fullmatch(r"(?:([1-9]\d*) )?epochs?", every) if isinstance(every, str) else None
-    return int(found[1] or 1) if found else 0

@@ -381,12 +381,49 @@ def test_frozen_parameters_are_left_out():
         ({"every": 0}, "every=0 must be"),
         ({"every": "0 epochs"}, "every='0 epochs' must be"),
         ({"max_overhead": 0.0}, "max_overhead=0.0 must be positive"),
+        ({"max_overhead": "15%"}, "max_overhead='15%' must be positive"),
         ({"history": ("sharpnes",)}, "history names"),
+        ({"every": True}, "every=True must be"),
+        ({"tol": -1}, "tol=-1 must be positive"),
+        ({"n_eigenvalues": 0}, "n_eigenvalues=0 must be an int of at least 1"),
+        ({"n_rows": 0}, "n_rows=0 must be"),
+        ({"n_jacobian_rows": 2.5}, "n_jacobian_rows=2.5 must be"),
+        ({"memory_budget": 0}, "memory_budget=0 must be"),
     ],
 )
 def test_bad_settings_are_named_before_training(settings, message):
     with pytest.raises(ValueError, match=message):
         network(SharpnessMonitor(**settings)).fit(X, LABELS)
+
+
+DATA = torch.as_tensor(X, dtype=torch.float32), torch.as_tensor(CODES)
+
+
+@pytest.mark.parametrize(
+    ("loss", "data", "message"),
+    [
+        (nn.functional.cross_entropy, DATA, "loss must be a criterion"),
+        (nn.CrossEntropyLoss(), DATA[0], "data must be a pair of tensors"),
+        (nn.CrossEntropyLoss(), (X, CODES), "use torch.as_tensor"),
+        (nn.CrossEntropyLoss(), (DATA[0], DATA[1][1:]), "targets"),
+        (DATA, nn.CrossEntropyLoss(), "loss must be"),
+    ],
+)
+def test_arguments_of_an_update_are_checked(loss, data, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        SharpnessMonitor().update(nn.Linear(3, 2), loss, data)
+
+
+def test_other_rows_are_refused_and_equal_ones_are_not():
+    monitor, module, loss = SharpnessMonitor(), nn.Linear(3, 2), nn.CrossEntropyLoss()
+    monitor.update(module, loss, DATA)
+    monitor.update(module, loss, tuple(part.clone() for part in DATA))
+    assert len(monitor.records_) == 2
+    with pytest.raises(ValueError, match="other inputs than at the first call"):
+        monitor.update(module, loss, tuple(part[:10] for part in DATA))
+    continued = pickle.loads(pickle.dumps(monitor))
+    continued.update(module, loss, tuple(part[:10] for part in DATA))
+    assert len(continued.records_) == 3
 
 
 def test_verbose_prints_a_line(capsys):
