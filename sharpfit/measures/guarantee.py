@@ -65,10 +65,9 @@ def bound_lipschitz_constant(network: TrainedNetwork) -> float:
 def selection_criterion(network: TrainedNetwork) -> float:
     r"""Estimate of the error on fresh rows that `selection_scorer` ranks networks by.
 
-    The error against a kernel regression at rows moved by differences of their neighbours; for
-    classifiers averaged with the estimated probability that the margin of a row crosses zero at
-    the distance at which fresh rows arrive. Source: this library. Invariances: rescaling of the
-    logits, and of one layer up and another down. Cost: four passes over the rows, and a
-    neighbour search and a regression that networks on the same rows share.
+    The mean error against a kernel regression, at the rows and at rows moved by differences of
+    their neighbours. Source: this library. Invariances: rescaling of the logits, and of one
+    layer up and another down. Cost: five passes over the rows, and a neighbour search and a
+    regression that networks on the same rows share.
     """
     return SelectionCriterion(network.problem)(network.module)
