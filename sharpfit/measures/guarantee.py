@@ -65,8 +65,8 @@ def bound_lipschitz_constant(network: TrainedNetwork) -> float:
 def selection_criterion(network: TrainedNetwork) -> float:
     r"""Estimate of the error on fresh rows that `selection_scorer` ranks networks by.
 
-    The mean error against a kernel regression, at the rows and at rows moved by differences of
-    their neighbours. Source: this library. Invariances: rescaling of the logits, and of one
+    The mean error :math:`\frac1m \sum_j e(f(z_j), r(z_j))` against a kernel regression `r`, at the
+    rows and at rows moved by differences of their neighbours. Source: this library. Invariances: rescaling of the logits, and of one
     layer up and another down. Cost: five passes over the rows, and a neighbour search and a
     regression that networks on the same rows share.
     """
