@@ -66,8 +66,8 @@ def selection_criterion(network: TrainedNetwork) -> float:
     r"""Estimate of the error on fresh rows that `selection_scorer` ranks networks by.
 
     The mean error :math:`\frac1m \sum_j e(f(z_j), r(z_j))` against a kernel regression `r`, at the
-    rows and at rows moved by differences of their neighbours. Source: this library. Invariances: rescaling of the logits, and of one
-    layer up and another down. Cost: five passes over the rows, and a neighbour search and a
-    regression that networks on the same rows share.
+    rows and at rows moved by differences of their neighbours. Source: this library. Invariances:
+    rescaling of the logits, and of one layer up and another down. Cost: five passes over the
+    rows, and a neighbour search and a regression that networks on the same rows share.
     """
     return SelectionCriterion(network.problem)(network.module)
