@@ -16,6 +16,7 @@ _GREEN, _PURPLE = "#54a24b", "#b279a2"
 _EDGE = 0.9
 # Growth by this part from the measurement before to the one after counts as sharpening.
 _GROWTH = 0.02
+_MOST_LAYERS = 4  # more are in `frame` alone
 _AT_EDGE = f"at the edge ({_EDGE:.0%} of the limit)"
 _SHARPENING = "sharpening"
 _PHASES = {_AT_EDGE: _RED, _SHARPENING: _PURPLE}
@@ -26,8 +27,8 @@ class SharpeningDisplay:
 
     Four panels: the loss; sharpness, between the floor that Jacobians at the rows imply and the
     stability limit; the Jacobian of probabilities or predictions, between the slope that the
-    losses imply and the slopes between rows; and the factors of the layers' curvature, over
-    their first values.
+    losses imply and the slopes between rows; and the factors of the curvature of the four layers
+    with most of it, over their first values.
 
     Shaded are two phases: *sharpening*, below the edge with the trained sharpness growing, and
     the *edge of stability*, at nine tenths of the limit or more. The limit ignores the noise of
@@ -189,7 +190,7 @@ class SharpeningDisplay:
 
     def _plot_factors(self, ax: Any, updates: np.ndarray) -> None:
         factors = {"loss curvature": (self._column("loss_curvature"), _RED, "-")}
-        layers = dict.fromkeys(name for r in self.records for name in r.get("layers", {}))
+        layers = self._layers_with_most_curvature()
         colours = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, max(len(layers), 1)))
         for name, colour in zip(layers, colours, strict=False):
             for factor, style in (("feature_energy", "-"), ("backward_energy", "--")):
@@ -225,6 +226,13 @@ class SharpeningDisplay:
             else:
                 phases.append(_SHARPENING if after > (1 + _GROWTH) * before else "")
         return phases
+
+    def _layers_with_most_curvature(self) -> list[str]:
+        """Return the layers whose factors are drawn, in the network's order."""
+        names = list(dict.fromkeys(name for r in self.records for name in r.get("layers", {})))
+        known = [n for n in names if np.isfinite(self._layer_column(n, "feature_energy")).any()]
+        most = sorted(known, key=lambda n: -np.nanmean(self._layer_column(n, "share")))
+        return [name for name in known if name in most[:_MOST_LAYERS]]
 
     def _layer_column(self, layer: str, factor: str) -> np.ndarray:
         found = [r.get("layers", {}).get(layer, {}).get(factor, np.nan) for r in self.records]

@@ -125,3 +125,20 @@ def test_networks_without_a_monitor_are_told(network):
 def test_axes_can_be_given(network):
     _, axes = plt.subplots(1, 3)
     assert SharpeningDisplay.from_history(network.history).plot(axes).axes_[0] is axes[0]
+
+
+def test_factors_of_the_layers_with_most_curvature_are_drawn():
+    shares = {"a": 0.05, "b": 0.3, "c": 0.2, "d": 0.1, "e": 0.15, "f": 0.2}
+
+    def record(update):
+        layers = {
+            name: {"share": share, "feature_energy": update + 1.0, "backward_energy": 1.0}
+            for name, share in shares.items()
+        }
+        names = ("loss", "sharpness", "trained_sharpness", "stability_limit", "loss_curvature")
+        return dict.fromkeys(names, 1.0) | {"update": update, "layers": layers | {"relu": {}}}
+
+    display = SharpeningDisplay([record(0), record(1)]).plot()
+    drawn = [line.get_label() for line in display.axes_[3].lines]
+    assert drawn[1:] == [f"feature energy, layer {name}" for name in "bcef"]
+    plt.close(display.figure_)
