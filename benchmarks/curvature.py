@@ -356,8 +356,9 @@ LONG = ("top_resnet",)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("jobs", nargs="*", default=[job for job in JOBS if job not in LONG],
-                        choices=list(JOBS))
+    parser.add_argument(
+        "jobs", nargs="*", default=[job for job in JOBS if job not in LONG], choices=list(JOBS)
+    )
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--times", type=Path)
     settings = parser.parse_args()
