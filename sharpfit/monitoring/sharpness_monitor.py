@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
+from skorch.history import History
 from torch import Tensor, nn
 
 from sharpfit.monitoring.observer import Observer
@@ -288,7 +289,18 @@ class SharpnessMonitor(Callback):
         Returns
         -------
         list of dict
+
+        Raises
+        ------
+        TypeError
+            For anything else, such as the records of a hand-written loop.
         """
+        if not isinstance(history, History):
+            raise TypeError(
+                f"history must be a skorch History, got {type(history).__name__}; records of a "
+                "hand-written loop are in monitor.records_ and need no reading back: "
+                "SharpeningDisplay(monitor.records_)."
+            )
         return [
             record
             for epoch in history

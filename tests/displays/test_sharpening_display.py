@@ -142,3 +142,8 @@ def test_factors_of_the_layers_with_most_curvature_are_drawn():
     drawn = [line.get_label() for line in display.axes_[3].lines]
     assert drawn[1:] == [f"feature energy, layer {name}" for name in "bcef"]
     plt.close(display.figure_)
+
+
+def test_records_are_no_history():
+    with pytest.raises(TypeError, match="records_"):
+        SharpeningDisplay.from_history([{"update": 0}])
