@@ -165,6 +165,7 @@ def _chosen_calls(calls: list[LayerCall], layers: Sequence[str] | None) -> list[
         return calls
     if isinstance(layers, str):
         raise TypeError(f"layers must be a sequence of names, got {layers!r}; use [{layers!r}]")
+    layers = tuple(layers)
     known = dict.fromkeys(call.name for call in calls)
     for name in layers:
         if name not in known:

@@ -9,7 +9,7 @@ import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from torch import nn
+from torch import Tensor, nn
 
 from sharpfit.bridge import Problem, as_problem
 from sharpfit.model_selection.training_rows import TrainingRowsScorer
@@ -17,14 +17,18 @@ from sharpfit.theory.fresh_rows import error_against_reference, stand_in_rows
 from sharpfit.theory.kernel_regression import fit_kernel_regression
 
 _ROWS_PER_BATCH = 4096
+_LARGEST_NUMBER_OF_ROWS = 2000
+# Of the points where networks are judged; fewer rows are judged where inputs are very wide.
+_LARGEST_NUMBER_OF_BYTES = 128 * 2**20
+_POINTS_PER_ROW = 5
 
 
 class SelectionCriterion:
     """An estimate of how badly networks do on fresh rows, from the rows they are trained on.
 
     Networks are judged at the rows and at four stand-ins for fresh rows near each
-    (`sharpfit.theory.fresh_rows`), for 2000 rows at the most. The labels there are the answers of
-    the kernel regression with the smallest leave-one-out error
+    (`sharpfit.theory.fresh_rows`), for 2000 rows at the most and 128 MiB of points. The labels
+    there are the answers of the kernel regression with the smallest leave-one-out error
     (`sharpfit.theory.kernel_regression`); a row counts twice, with the answer of the regression
     that knows it and of the one fitted without it. All count alike. What depends on the rows alone
     is computed once, so several networks, or the epochs of one, are judged cheaply.
@@ -42,10 +46,12 @@ class SelectionCriterion:
                 "but the selection criterion compares rows by their distances; use it on networks "
                 "with real inputs, for example after an embedding"
             )
+        for name, values in {"X": problem.inputs, "y": problem.targets}.items():
+            if not torch.isfinite(values).all():
+                raise ValueError(f"{name} has values that are not finite; impute or drop such rows")
         self._classification = problem.task == "classification"
         examination = _examination(problem)
-        inputs = torch.as_tensor(examination.points).to(problem.inputs)
-        self._inputs = inputs.reshape(-1, *problem.inputs.shape[1:])
+        self._inputs = examination.points.to(problem.inputs.device)
         self._reference = examination.reference
 
     def __call__(self, module: nn.Module) -> float:
@@ -63,7 +69,8 @@ class SelectionCriterion:
             network's targets for regressors. Infinite where an output is not finite.
         """
         with torch.no_grad():
-            batches = [module(batch) for batch in self._inputs.split(_ROWS_PER_BATCH)]
+            # Copies: a module may work in place, and other candidates see the same points.
+            batches = [module(batch.clone()) for batch in self._inputs.split(_ROWS_PER_BATCH)]
         outputs = torch.cat(batches).double().cpu().numpy()
         if not np.isfinite(outputs).all():
             return math.inf
@@ -80,7 +87,7 @@ class _Examination:
     that were fitted without the row.
     """
 
-    points: np.ndarray
+    points: Tensor
     reference: np.ndarray
 
 
@@ -95,19 +102,26 @@ def _examination(problem: Problem) -> _Examination:
         targets = problem.targets.reshape(len(rows), -1).double().cpu().numpy()
     else:
         targets = np.eye(len(problem.classes))[problem.labels]
-    key = joblib.hash((rows, targets))
+    key = joblib.hash((rows, targets, problem.inputs.dtype))
     found = _recent.pop(key, None)
     if found is None:
-        regression = fit_kernel_regression(rows, targets)
-        stand_ins = stand_in_rows(rows, regression.indices).reshape(-1, rows.shape[1])
-        points = np.concatenate([rows[regression.indices], stand_ins])
-        answers = [regression.leave_one_out, regression.predict(points)]
-        found = _Examination(points, np.concatenate(answers))
+        found = _examine(rows, targets, problem.inputs)
     _recent[key] = found
     while len(_recent) > _LARGEST_NUMBER_OF_EXAMINATIONS:
         # Another thread may have emptied it in the meantime.
         _recent.pop(next(iter(_recent), None), None)
     return found
+
+
+def _examine(rows: np.ndarray, targets: np.ndarray, inputs: Tensor) -> _Examination:
+    bytes_per_row = _POINTS_PER_ROW * rows.shape[1] * inputs.element_size()
+    n_judged = min(_LARGEST_NUMBER_OF_ROWS, max(100, _LARGEST_NUMBER_OF_BYTES // bytes_per_row))
+    regression = fit_kernel_regression(rows, targets, largest_number=n_judged)
+    stand_ins = stand_in_rows(rows, regression.indices).reshape(-1, rows.shape[1])
+    points = np.concatenate([rows[regression.indices], stand_ins])
+    answers = [regression.leave_one_out, regression.predict(points)]
+    tensor = torch.as_tensor(points).to(inputs.dtype).reshape(-1, *inputs.shape[1:])
+    return _Examination(tensor, np.concatenate(answers))
 
 
 class SelectionScorer(TrainingRowsScorer):

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 from skorch import NeuralNet
@@ -87,12 +88,14 @@ class TrainingRowsStopping(Callback):
         **kwargs : object
             Not used.
         """
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience={self.patience!r} must be at least 1, or None")
-        if self.every < 1:
-            raise ValueError(f"every={self.every!r} must be at least 1")
-        if self.threshold < 0:
-            raise ValueError(f"threshold={self.threshold!r} must not be negative")
+        for name, value in {"patience": self.patience, "every": self.every}.items():
+            if name == "patience" and value is None:
+                continue
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                remedy = "an int of at least 1" + (", or None" if name == "patience" else "")
+                raise ValueError(f"{name}={value!r} must be {remedy}")
+        if not (isinstance(self.threshold, Real) and 0 <= self.threshold < math.inf):
+            raise ValueError(f"threshold={self.threshold!r} must be a number that is not negative")
         if y is None:
             raise ValueError(
                 "y is None, but TrainingRowsStopping compares outputs with targets; pass y to fit"

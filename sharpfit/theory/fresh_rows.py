@@ -16,7 +16,7 @@ def stand_in_rows(
     draw of a smoothed bootstrap whose noise follows the data, wide along them and narrow across.
     The second nearest neighbour is paired with the second from the end, the third with the third
     from the end, and so on, with alternating signs. Nothing is random, and the order of the rows
-    does not matter.
+    matters only between neighbours at equal distance.
 
     Parameters
     ----------

@@ -89,8 +89,8 @@ def fit_kernel_regression(
     targets : ndarray of shape (n, k)
         Numbers, or ones and zeros for classes.
     largest_number : int, default=2000
-        Of rows that are used; evenly spaced ones where there are more. The cost grows with its
-        cube.
+        Of rows that are used, at least 2; where there are more, a sample, always the same. The cost
+        grows with its cube.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def fit_kernel_regression(
     Raises
     ------
     ValueError
-        If there are fewer than two rows.
+        If there are fewer than two rows, or `largest_number` is less than 2.
 
     Examples
     --------
@@ -116,7 +116,10 @@ def fit_kernel_regression(
     n = len(rows)
     if n < 2:
         raise ValueError(f"rows has {n} row(s), but a regression needs at least 2; pass more rows")
-    used = np.unique(np.linspace(0, n - 1, min(n, largest_number)).astype(np.int64))
+    if largest_number < 2:
+        raise ValueError(f"largest_number={largest_number!r} must be at least 2")
+    # At random, since rows may come in an order that repeats, such as class by class in turn.
+    used = np.sort(np.random.default_rng(0).permutation(n)[:largest_number])
     rows, targets = np.asarray(rows[used], float), np.asarray(targets[used], float)
     first = _best_regression(rows, targets, np.ones(rows.shape[1]), used)
     relevance = _root_mean_square_derivatives(first)

@@ -18,7 +18,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from skorch import NeuralNetClassifier
+from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sharpfit.model_selection.selection import SelectionScorer, selection_scorer
@@ -243,6 +243,26 @@ def test_outputs_that_are_not_finite_are_refused(rows):
         net.module_[-1].bias[0] = torch.inf
     with pytest.raises(ValueError, match="not finite"):
         selection_scorer(net, X, y)
+
+
+def test_rows_and_targets_that_are_not_finite_are_named(targets):
+    """A plain skorch net lets them through."""
+    X, y = targets
+    net = NeuralNetRegressor(nn.Linear(4, 1), train_split=None, verbose=0, max_epochs=1)
+    net.fit(X, y[:, None])
+    for name, spoilt in {"X": (X * np.nan, y), "y": (X, y * np.nan)}.items():
+        with pytest.raises(ValueError, match=f"{name} has values that are not finite"):
+            SelectionScorer(rows="any")(net, spoilt[0], spoilt[1][:, None])
+
+
+def test_a_constant_network_does_not_win_where_classes_come_in_turn():
+    labels = np.tile([0, 1], 1500)
+    X = (np.random.default_rng(0).normal(size=(3000, 2)) + 4 * labels[:, None]).astype(np.float32)
+    net = classifier(module=nn.Linear(2, 2), max_epochs=5).fit(X, labels)
+    constant = copy.deepcopy(net)
+    with torch.no_grad():
+        constant.module_.weight.zero_()
+    assert selection_scorer(net, X, labels) > selection_scorer(constant, X, labels) + 0.4
 
 
 def test_targets_are_needed(rows):

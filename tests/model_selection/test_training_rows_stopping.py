@@ -139,6 +139,8 @@ def test_a_training_that_diverges_keeps_its_last_sound_epoch(rows):
 
 @pytest.mark.parametrize(
     ("parameters", "name"), [({"patience": 0}, "patience"), ({"every": 0}, "every"),
+                             ({"patience": "3"}, "patience"), ({"patience": 1.5}, "patience"),
+                             ({"threshold": float("nan")}, "threshold"),
                              ({"threshold": -0.1}, "threshold")],
 )  # fmt: skip
 def test_bad_settings_are_named_before_training(rows, parameters, name):

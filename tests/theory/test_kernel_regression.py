@@ -110,12 +110,26 @@ def test_indicators_of_classes_are_answered_by_shares_that_sum_to_one():
     assert regression.predict(2 * rows).sum(axis=1) == pytest.approx(np.ones(25))
 
 
-def test_very_many_rows_are_thinned_evenly():
+def test_of_very_many_rows_a_sample_is_used_whatever_their_order():
     rows, targets = sample(0, n=31)
     regression = fit_kernel_regression(rows, targets, largest_number=11)
-    expected = fit_kernel_regression(rows[::3], targets[::3])
-    assert np.array_equal(regression.indices, np.arange(0, 31, 3))
+    used = regression.indices
+    assert len(np.unique(used)) == 11
+    expected = fit_kernel_regression(rows[used], targets[used])
     assert regression.predict(rows) == pytest.approx(expected.predict(rows))
+    with pytest.raises(ValueError, match="largest_number=1"):
+        fit_kernel_regression(rows, targets, largest_number=1)
+
+
+@pytest.mark.parametrize("period", [2, 3, 4, 10])
+def test_classes_in_turn_are_all_sampled(period):
+    """Every second row of rows that alternate would be of one class."""
+    labels = np.arange(400) % period
+    regression = fit_kernel_regression(
+        np.random.default_rng(0).normal(size=(400, 2)), np.eye(period)[labels], largest_number=200
+    )
+    counts = np.bincount(labels[regression.indices], minlength=period)
+    assert counts.min() > 0.5 * 200 / period
 
 
 def test_rows_that_coincide_are_told_the_mean():
