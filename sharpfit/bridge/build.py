@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sharpfit.bridge.data import encode_labels, input_tensor, preprocess, target_tensor
 from sharpfit.bridge.problem import Problem
 from sharpfit.bridge.unwrap import has_unexplained_weights, is_trained, unwrap
+from sharpfit.networks._randomness import untouched_generators
 from sharpfit.objective import RowwiseLoss, SampleLoss, as_sample_loss, split_head
 
 Prefit = Literal["auto"] | bool
@@ -192,7 +193,7 @@ def _snapshot(network: NeuralNet, inputs: Tensor) -> tuple[nn.Module, nn.Module]
     original = getattr(network.module_, "_orig_mod", network.module_)  # below torch.compile
     module = copy.deepcopy(original).eval()
     module.zero_grad(set_to_none=True)
-    with torch.random.fork_rng(devices=_cuda_devices(inputs)):
+    with untouched_generators(_cuda_devices(inputs)):
         return split_head(
             module,
             copy.deepcopy(network.criterion_),

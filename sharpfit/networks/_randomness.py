@@ -78,6 +78,16 @@ def _argument(device: torch.device) -> tuple[torch.device, ...]:
     return () if device.type == "mps" else (device,)
 
 
+@contextlib.contextmanager
+def untouched_generators(devices: list[torch.device]) -> Iterator[None]:
+    """Give the global generators of torch back as they were found.
+
+    Waits for networks that train in other threads: they would go on with the state given back.
+    """
+    with _lending, torch.random.fork_rng(devices=devices):
+        yield
+
+
 class RandomStream:
     """Random state of one network, kept between calls of ``partial_fit``.
 
