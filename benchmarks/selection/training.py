@@ -23,7 +23,8 @@ def network_of(suite: Suite, configuration: dict[str, Any], members: int, data: 
     shape = {
         key: configuration[key]
         for key in (
-            "width", "depth", "activation", "dropout", "normalised", "residual", "convolutional"
+            "width", "depth", "activation", "dropout", "normalised", "residual", "convolutional",
+            "recurrent",
         )
         if key in configuration
     }  # fmt: skip
