@@ -51,7 +51,9 @@ class SelectionCriterion:
                 raise ValueError(f"{name} has values that are not finite; impute or drop such rows")
         self._classification = problem.task == "classification"
         examination = _examination(problem)
-        self._inputs = examination.points.to(problem.inputs.device)
+        # The points are shared with networks that take the same rows in another shape.
+        points = examination.points.reshape(-1, *problem.inputs.shape[1:])
+        self._inputs = points.to(problem.inputs.device)
         self._reference = examination.reference
 
     def __call__(self, module: nn.Module) -> float:
@@ -120,7 +122,7 @@ def _examine(rows: np.ndarray, targets: np.ndarray, inputs: Tensor) -> _Examinat
     stand_ins = stand_in_rows(rows, regression.indices).reshape(-1, rows.shape[1])
     points = np.concatenate([rows[regression.indices], stand_ins])
     answers = [regression.leave_one_out, regression.predict(points)]
-    tensor = torch.as_tensor(points).to(inputs.dtype).reshape(-1, *inputs.shape[1:])
+    tensor = torch.as_tensor(points).to(inputs.dtype)
     return _Examination(tensor, np.concatenate(answers))
 
 

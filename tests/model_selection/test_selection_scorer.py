@@ -42,6 +42,14 @@ def regressor(**parameters):
     return NetworkRegressor(**(settings | parameters))
 
 
+class AsVectors(nn.Module):
+    """Takes matrices and nothing else, as a convolution takes images."""
+
+    def forward(self, x):
+        assert x.shape[1:] == (2, 3)
+        return x.flatten(1)
+
+
 @pytest.fixture(scope="module")
 def rows():
     X, y = make_classification(120, 6, n_informative=5, n_redundant=0, n_classes=3, random_state=0)
@@ -117,6 +125,17 @@ def test_shifts_of_all_logits_do_not_matter(rows):
     with torch.no_grad():
         shifted.module_[-1].bias += 10.0
     assert selection_scorer(shifted, X, y) == pytest.approx(selection_scorer(net, X, y), rel=1e-4)
+
+
+def test_networks_that_take_the_same_rows_in_another_shape_score_the_same(rows):
+    X, y = rows
+    flat = classifier().fit(X, y)
+    images = X.reshape(-1, 2, 3)
+    shaped = classifier(module=nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), max_epochs=1)
+    shaped.fit(images, y)
+    shaped.module_ = nn.Sequential(AsVectors(), flat.module_).eval()
+    first = selection_scorer(flat, X, y)
+    assert selection_scorer(shaped, images, y) == selection_scorer(flat, X, y) == first
 
 
 def test_order_of_the_rows_does_not_matter(rows):
