@@ -78,17 +78,22 @@ def definitions_of(function: Callable[..., Any]) -> dict[Definition, list[ast.st
 
 
 @functools.cache
-def package_digest() -> str:
+def package_digest(part: str = "") -> str:
     """Return a digest of sharpfit's code, without its comments and docstrings.
 
     While a version is being developed its code changes, and all of it may matter to a run. That
     would be another run after every change, so it is kept beside the result instead.
 
+    Parameters
+    ----------
+    part : str, default=""
+        A subpackage, such as "model_selection"; everything by default.
+
     Returns
     -------
     str
     """
-    files = sorted(Path(sharpfit.__file__).parent.rglob("*.py"))
+    files = sorted((Path(sharpfit.__file__).parent / part).rglob("*.py"))
     digest = hashlib.sha256()
     for file in files:
         digest.update(ast.dump(_tree(file)).encode())

@@ -9,8 +9,9 @@ from itertools import product
 from typing import Any
 
 import torch
-from runs import RESULTS, completed, write_table
-from trained_run import trained_run
+from criterion import completed_with_criterion
+from runs import RESULTS, write_table
+from trained_run import criterion_run, trained_run
 
 Configuration = dict[str, Any]
 
@@ -131,7 +132,9 @@ def main() -> None:
     for study in arguments.studies:
         runs = configurations(sweeps(BASES[study]), arguments.seeds)
         name = f"flat_minima_{study}"
-        rows = completed(trained_run, runs, name=name, n_jobs=arguments.jobs)
+        rows = completed_with_criterion(
+            trained_run, criterion_run, runs, name=name, n_jobs=arguments.jobs
+        )
         write_table(rows, RESULTS / f"{name}.csv")
         print(f"{study}: {len(rows)} runs, {sum(r.get('seconds', 0) for r in rows):.0f} s")
 

