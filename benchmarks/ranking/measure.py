@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from plain_networks import SUITES, before_and_after, problem
-from runs import completed
+from selection_criterion import CRITERION, OTHER_MEASURES, completed_with_criterion
 from suites import Data, Suite
 from training import CACHE as TRAINED
 from training import SEEDS, trained
@@ -37,7 +37,7 @@ def measured_network(configuration: dict[str, Any]) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        Test and training error, their difference, and measures.
+        Test and training error, their difference, and measures but for the selection criterion.
 
     Raises
     ------
@@ -45,18 +45,40 @@ def measured_network(configuration: dict[str, Any]) -> dict[str, float]:
         If the network diverged.
     """
     warnings.simplefilter("ignore")
-    suite, index, seed = (configuration[name] for name in ("suite", "network", "seed"))
-    suite = SUITES[suite]
+    network, test = trained_network(configuration)
+    if not (np.isfinite(test) and bool(torch.isfinite(network.outputs).all())):
+        raise FloatingPointError("outputs are not finite")
+    suite = SUITES[configuration["suite"]]
+    training = training_error(suite, network, rows_of(suite.name, configuration["seed"]))
+    values = {name: MEASURES[name].evaluate(network).value for name in OTHER_MEASURES}
+    return {"test": test, "training": training, "gap": test - training} | values
+
+
+def criterion_of_network(configuration: dict[str, Any]) -> dict[str, float]:
+    """Take the selection criterion of one trained network.
+
+    Parameters
+    ----------
+    configuration : dict
+        As of `measured_network`.
+
+    Returns
+    -------
+    dict of str to float
+    """
+    network, _ = trained_network(configuration)
+    return {CRITERION: MEASURES[CRITERION].evaluate(network).value}
+
+
+def trained_network(configuration: dict[str, Any]) -> tuple[TrainedNetwork, float]:
+    """Return a network as the measures see it, and its test error."""
+    index, seed = configuration["network"], configuration["seed"]
+    suite = SUITES[configuration["suite"]]
     result = trained(suite, index, suite.configurations()[index])
     data, position = rows_of(suite.name, seed), SEEDS.index(seed)
     initial, final = before_and_after(suite, index, result, position, data)
     network = TrainedNetwork(problem(suite, final, data), initial)
-    test = result["test"][0, position].item()
-    if not (np.isfinite(test) and bool(torch.isfinite(network.outputs).all())):
-        raise FloatingPointError("outputs are not finite")
-    training = training_error(suite, network, data)
-    values = {name: measure.evaluate(network).value for name, measure in MEASURES.items()}
-    return {"test": test, "training": training, "gap": test - training} | values
+    return network, result["test"][0, position].item()
 
 
 @torch.no_grad()
@@ -99,8 +121,13 @@ def main() -> None:
                 digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
                 run = {"suite": name, "network": index, "trained": digest}
                 todo += [{**run, "seed": seed} for seed in SEEDS[: arguments.seeds]]
-        rows = completed(
-            measured_network, todo, name="suites", n_jobs=arguments.jobs, directory=CACHE
+        rows = completed_with_criterion(
+            measured_network,
+            criterion_of_network,
+            todo,
+            name="suites",
+            n_jobs=arguments.jobs,
+            directory=CACHE,
         )
         for row in rows:
             settings = settings_of(SUITES[row["suite"]], index)

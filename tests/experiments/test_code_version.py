@@ -156,4 +156,4 @@ def test_the_verdicts_are_no_part_of_the_sweeps_runs():
     names = {(path.stem, name) for path, name in code_version.definitions_of(trained_run)}
     assert {("trained_run", "measured"), ("image_networks", "VGG")} <= names
     assert {("image_networks", "_convolution"), ("image_networks", "PixelShift")} <= names
-    assert {file for file, _ in names} == {"trained_run", "image_networks", "criterion"}
+    assert {file for file, _ in names} == {"trained_run", "image_networks", "selection_criterion"}

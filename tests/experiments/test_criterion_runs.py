@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "experiments"))
-criterion = pytest.importorskip("criterion", reason="benchmarks are not installed")
+criterion = pytest.importorskip("selection_criterion", reason="benchmarks are not installed")
 
 
 def trained(configuration):
