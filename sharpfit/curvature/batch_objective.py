@@ -10,6 +10,7 @@ from sharpfit.curvature.data import Source
 from sharpfit.curvature.network import differentiable_kernels, snapshot
 from sharpfit.curvature.parameters import ParameterChoice
 from sharpfit.linalg import SymmetricOperator
+from sharpfit.objective.leave_inputs import first_outputs
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,9 @@ class ObjectiveHessianOperator(SymmetricOperator):
                 "the batches of a data set"
             )
         network = snapshot(module, parameters, dtype)
+        if dtype is not None and inputs.is_floating_point():
+            inputs = inputs.to(dtype)
+        first_outputs(network.module, inputs[:1])
         self.selection = network.selection
         self.size = self.selection.size
         self.dtype = network.dtype
@@ -99,8 +103,6 @@ class ObjectiveHessianOperator(SymmetricOperator):
         self.weight_decay = weight_decay
         self.n_rows = inputs.shape[0]
         self._parameters = network.parameters
-        if dtype is not None and inputs.is_floating_point():
-            inputs = inputs.to(dtype)
         with torch.enable_grad(), differentiable_kernels():
             value = objective.function(network.module, inputs, targets)
             if value.numel() != 1 or not bool(value.isfinite()):

@@ -13,6 +13,7 @@ from sharpfit.curvature.linearisation import Chunk
 from sharpfit.curvature.network import Network
 from sharpfit.curvature.sharding import global_weights
 from sharpfit.objective import SampleLoss
+from sharpfit.objective.leave_inputs import first_outputs
 
 Source = Tensor | Dataset | DataLoader
 
@@ -139,8 +140,7 @@ def prepare_rows(
             f"inputs has dtype {example.dtype} but the module's parameters have {network.dtype}; "
             "convert one of them, or pass dtype= to convert both"
         )
-    with torch.no_grad():
-        outputs = network.module(rows.first(1))
+    outputs = first_outputs(network.module, rows.first(1))
     if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[0] != 1:
         found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ValueError(

@@ -124,6 +124,8 @@ def record_calls(module: nn.Module, inputs: Tensor) -> LayerCalls:
     -------
     LayerCalls
     """
+    # The module may work in place.
+    inputs = inputs.clone()
     calls = LayerCalls(inputs)
     handles = []
     for name, layer in module.named_modules():

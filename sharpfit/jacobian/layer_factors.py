@@ -20,7 +20,6 @@ from sharpfit.jacobian.layer_kinds import (
     is_plain,
 )
 from sharpfit.jacobian.linearisation import FrozenModule, chunks
-from sharpfit.jacobian.out_of_place import out_of_place
 from sharpfit.jacobian.progress import followed
 from sharpfit.jacobian.surroundings import in_plain_mode
 
@@ -135,7 +134,7 @@ def layer_jacobians(
     """
     check_positive("memory_budget", memory_budget, "in bytes")
     frozen = FrozenModule(module, inputs)
-    network = out_of_place(copy.deepcopy(module).eval().requires_grad_(False))
+    network = copy.deepcopy(module).eval().requires_grad_(False)
     calls = record_calls(network, inputs[:2].detach())
     chosen = _chosen_calls(calls.made, layers)
     numbers = [call.number for call in chosen]

@@ -19,7 +19,6 @@ from sharpfit.jacobian.layer_kinds import (
 )
 from sharpfit.jacobian.linearisation import FrozenModule, chunks
 from sharpfit.jacobian.norms import jacobian_norms
-from sharpfit.jacobian.out_of_place import out_of_place
 from sharpfit.jacobian.pairs import Floats
 from sharpfit.jacobian.progress import followed
 from sharpfit.jacobian.surroundings import in_plain_mode
@@ -109,7 +108,7 @@ def layer_norms(
         random_state=random_state,
         verbose=verbose,
     )
-    network = out_of_place(copy.deepcopy(module).eval().requires_grad_(False))
+    network = copy.deepcopy(module).eval().requires_grad_(False)
     calls = record_calls(network, inputs[:2].detach())
     numbers = [call.number for call in calls.made]
     parts: list[list[Tensor]] = []

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sharpfit.jacobian.arguments import check_positive
 from sharpfit.jacobian.faster_layers import replace_slow_layers
-from sharpfit.jacobian.out_of_place import out_of_place
+from sharpfit.objective.leave_inputs import first_outputs
 
 # Larger buffers than these cost page faults on a processor; a GPU wants larger chunks.
 _CHUNK_BYTES = {"cpu": 3 * 2**24, "cuda": 2**31}
@@ -304,13 +304,12 @@ def _frozen_copy(module: nn.Module) -> nn.Module:
         for value in vars(part).values():
             if type(value) is OrderedDict and not value:
                 copies[id(value)] = OrderedDict()
-    return out_of_place(copy.deepcopy(module, copies).eval())
+    return copy.deepcopy(module, copies).eval()
 
 
 def _outputs_of(module: nn.Module, probe: Tensor) -> Any:
     try:
-        with torch.no_grad():
-            return module(probe)
+        return first_outputs(module, probe)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ValueError(
             f"module does not run on inputs with rows of shape {tuple(probe.shape[1:])} ({error}); "

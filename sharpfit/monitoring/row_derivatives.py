@@ -205,20 +205,39 @@ class _Call:
     features: Tensor
     leaving: Tensor
     enters_input: bool
+    versions: tuple[int, int]
+
+    def was_overwritten(self) -> bool:
+        """Whether a later operation worked in place on what entered or left."""
+        return (self.features._version, self.leaving._version) != self.versions
 
 
 def _forward(module: nn.Module, rows: Tensor) -> tuple[Tensor, dict[str, _Call]]:
     """Run the module; return the linear layers that were called once."""
+    outputs, calls = _recorded(module, rows, copied=False)
+    if any(call.was_overwritten() for call in calls.values()):
+        outputs, calls = _recorded(module, rows, copied=True)
+    return outputs, calls
+
+
+def _recorded(module: nn.Module, rows: Tensor, *, copied: bool) -> tuple[Tensor, dict[str, _Call]]:
+    """Run the module, handing on what linear layers return or copies of it."""
     calls: dict[str, _Call] = {}
     repeated: set[str] = set()
 
-    def record(name: str, layer: nn.Module, entering: tuple[Any, ...], leaving: Any) -> None:
+    def record(
+        name: str, layer: nn.Module, entering: tuple[Any, ...], leaving: Any
+    ) -> Tensor | None:
         if name in calls or not entering:
             repeated.add(name)
-            return
+            return None
         features = entering[0].detach()
         same = features.data_ptr() == rows.data_ptr() and features.numel() == rows.numel()
-        calls[name] = _Call(layer, features, leaving, same)
+        if copied:
+            features = features.clone()
+        versions = features._version, leaving._version
+        calls[name] = _Call(layer, features, leaving, same, versions)
+        return leaving.clone() if copied else None
 
     hooks = [
         layer.register_forward_hook(

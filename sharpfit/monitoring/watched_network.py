@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sharpfit.curvature import HessianOperator
 from sharpfit.objective import RowwiseLoss, SampleLoss, as_sample_loss, split_head
+from sharpfit.objective.leave_inputs import first_outputs
 
 _HALF = (torch.float16, torch.bfloat16)
 _PLAIN = (bool, int, float, str, tuple, type(None))
@@ -135,11 +136,12 @@ class WatchedNetwork:
         plain = copy.deepcopy(module).eval()
         if any(p.dtype in _HALF for p in plain.parameters()):
             plain = plain.float()
-        if isinstance(criterion, SampleLoss):
-            return plain, criterion
         example = self._inputs[:8]
         if example.is_floating_point():
             example = example.to(next(plain.parameters()).dtype)
+        if isinstance(criterion, SampleLoss):
+            first_outputs(plain, example)
+            return plain, criterion
         analysed, split = split_head(
             plain, copy.deepcopy(criterion), example, criterion_takes_log=takes_log
         )

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sharpfit.objective.leave_inputs import first_outputs
+
 
 def split_head(
     module: nn.Module,
@@ -61,6 +63,7 @@ def split_head(
     ), CrossEntropyLoss())
     """
     snapshot = copy.deepcopy(module)
+    first_outputs(snapshot, example_inputs)
     if isinstance(criterion, nn.NLLLoss):
         snapshot = _strip_softmax(snapshot, example_inputs, criterion_takes_log)
         criterion = _copy_reduction(

@@ -11,6 +11,7 @@ from torch.func import jacrev, vmap
 
 from sharpfit.curvature import GaussNewtonOperator, layer_terms
 from sharpfit.jacobian import SlopeBound, jacobian_norms
+from sharpfit.monitoring.row_derivatives import row_derivatives
 from sharpfit.monitoring.row_terms import row_terms
 from sharpfit.objective import as_sample_loss
 
@@ -240,3 +241,23 @@ def test_losses_without_convexity_have_no_floor():
     assert math.isnan(terms.jacobian_floor)
     assert terms.layers == {}
     assert torch.isfinite(terms.jacobian).all()
+
+
+@pytest.mark.parametrize("build", [dense_network, convolutional_network])
+def test_activations_in_place(build):
+    inputs = rows((10, 1, 4, 4) if build is convolutional_network else (10, 5))
+    plain, overwriting = build(), build()
+    for place, layer in enumerate(overwriting):
+        if isinstance(layer, nn.ReLU):
+            overwriting[place] = nn.ReLU(inplace=True)
+        if isinstance(layer, nn.Tanh):
+            overwriting[place] = nn.Hardtanh(inplace=True)
+            plain[place] = nn.Hardtanh()
+    expected, found = (row_derivatives(module, inputs) for module in (plain, overwriting))
+    torch.testing.assert_close(found.jacobian, expected.jacobian)
+    torch.testing.assert_close(found.first.along, expected.first.along)
+    for name, layer in expected.layers.items():
+        torch.testing.assert_close(found.layers[name].backward, layer.backward)
+        torch.testing.assert_close(found.layers[name].features, layer.features)
+    for name, layer in expected.convolutions.items():
+        torch.testing.assert_close(found.convolutions[name].backward, layer.backward)

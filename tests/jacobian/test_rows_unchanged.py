@@ -1,4 +1,4 @@
-"""Networks whose first layer works in place: right norms, and rows that stay as they are."""
+"""Networks that work in place: right norms, and rows that stay as they are."""
 
 import numpy as np
 import pytest
@@ -37,3 +37,27 @@ def test_layers():
     local_variation(module, inputs)
     assert torch.equal(inputs, kept)
     assert module[0].inplace
+
+
+class Overwrites(nn.Module):
+    """What its activation overwrites is used again."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Linear(4, 4)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, inputs):
+        hidden = self.dense(inputs)
+        return torch.tanh(self.relu(hidden)) + 3 * hidden
+
+
+def test_what_is_overwritten_stays_so():
+    torch.manual_seed(0)
+    module = Overwrites().double()
+    inputs = torch.randn(5, 4, dtype=torch.float64)
+    step = 1e-6 * torch.eye(4, dtype=torch.float64)
+    with torch.no_grad():
+        columns = [(module(inputs + move) - module(inputs - move)) / 2e-6 for move in step.unbind()]
+    expected = np.linalg.norm(torch.stack(columns, dim=2).numpy(), 2, axis=(1, 2))
+    assert jacobian_norms(module, inputs).spectral == pytest.approx(expected, rel=1e-3)
