@@ -1,6 +1,7 @@
 """A trained network and its training rows, with what several measures share computed once."""
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from sharpfit.analysers.bound import BoundSettings, bound_of_problem
 from sharpfit.bridge import Problem
-from sharpfit.curvature import GaussNewtonOperator, HessianOperator, ResidualOperator, exact_trace
+from sharpfit.curvature import GaussNewtonOperator, HessianOperator, curvature_trace
 from sharpfit.jacobian import (
     JacobianNorms,
     LocalVariation,
@@ -20,13 +21,12 @@ from sharpfit.jacobian import (
     local_variation,
     slopes,
 )
-from sharpfit.linalg import trace_estimate
 from sharpfit.measures.layer_jacobians import LayerJacobians, layer_jacobians, weighted_layers
 from sharpfit.theory import Bound
 
 _ROWS_PER_BATCH = 4096
 
-Matrix = TypeVar("Matrix", HessianOperator, GaussNewtonOperator, ResidualOperator)
+Found = TypeVar("Found")
 
 
 class TrainedNetwork:
@@ -185,28 +185,27 @@ class TrainedNetwork:
     @cached_property
     def gauss_newton_trace(self) -> float:
         """Trace of the Gauss-Newton matrix, exact where that is cheap and otherwise to 2 %."""
-        blocks = exact_trace(self.gauss_newton)
-        if blocks is not None:
-            return float(blocks.sum())
-        estimate = trace_estimate(self.gauss_newton, tol=0.02, random_state=self.random_state)
-        return estimate.value
+        return self.curvature(
+            curvature_trace, matrix="gauss_newton", random_state=self.random_state
+        ).value
 
-    def curvature(self, kind: type[Matrix], **settings: Any) -> Matrix:
-        """Make a curvature matrix of the training loss.
+    def curvature(self, function: Callable[..., Found], **settings: Any) -> Found:
+        """Call a function of the curvature of the training loss, or make a curvature matrix.
 
         Parameters
         ----------
-        kind : HessianOperator, GaussNewtonOperator or ResidualOperator
-            Class of the matrix.
+        function : callable
+            Takes module, criterion, inputs and targets, such as `HessianOperator`.
         **settings : dict
             Its further settings.
 
         Returns
         -------
-        NetworkOperator
+        object
+            What it returns.
         """
         problem = self.problem
-        return kind(
+        return function(
             self.module,
             problem.sample_loss(),
             problem.inputs,
