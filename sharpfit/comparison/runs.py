@@ -74,7 +74,7 @@ def evaluate_run(
     common: Common | None,
     gap: Gap,
     random_state: int,
-    version: str,
+    key: str,
 ) -> Run:
     """Train a clone if asked, measure it, and compare training with test rows.
 
@@ -94,8 +94,8 @@ def evaluate_run(
         What is compared.
     random_state : int
         Seed of measures that draw.
-    version : str
-        Version of the code; here so that results kept on disk are not mixed up.
+    key : str
+        What the result is kept under; nothing here depends on it.
 
     Returns
     -------

@@ -27,8 +27,13 @@ def runs_of_table(
     -------
     tuple of Run
         A run without a gap does not count, whatever its status says.
+
+    Raises
+    ------
+    ValueError
+        If a column has no numbers, or another length than that of the gaps.
     """
-    gaps = [float(value) for value in table[gap]]
+    gaps = _numbers(table, gap)
     unknown: dict[str, list[Any]] = {
         "status": ["ok"] * len(gaps),
         "n_updates": [0] * len(gaps),
@@ -39,7 +44,10 @@ def runs_of_table(
     known = {
         name: list(table[name]) if name in table else default for name, default in unknown.items()
     }
-    columns = {name: [float(value) for value in table[name]] for name in measures}
+    columns = {name: _numbers(table, name) for name in measures}
+    for name, column in (known | columns).items():
+        if len(column) != len(gaps):
+            raise ValueError(f"column {name!r} has {len(column)} rows, but {gap!r} {len(gaps)}")
     runs = []
     for i, value in enumerate(gaps):
         status = str(known["status"][i])
@@ -57,6 +65,13 @@ def runs_of_table(
             )
         )
     return tuple(runs)
+
+
+def _numbers(table: Mapping[str, Sequence[Any]], name: str) -> list[float]:
+    try:
+        return [float(value) for value in table[name]]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"column {name!r} must hold numbers: {error}") from error
 
 
 def as_frame(columns: dict[str, list[Any]]) -> Any:

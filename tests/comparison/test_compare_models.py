@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+import subprocess
+import sys
 
 import joblib
 import numpy as np
@@ -156,6 +158,45 @@ def test_finished_runs_are_kept_on_disk(tmp_path):
     assert n_stored() == 7
 
 
+SCRIPT = """
+import sys
+import numpy as np
+from torch import nn
+from sharpfit import NetworkClassifier, compare_models
+
+class Module(nn.Linear):
+    SLOPE
+
+X, y = np.eye(4, dtype=np.float32), np.arange(4) % 2
+shape = {"module__in_features": 4, "module__out_features": 2, "random_state": 0}
+models = [NetworkClassifier(Module, lr=lr, **shape) for lr in (0.1, 0.2)]
+settings = {"measures": ["squared_norm"], "memory": sys.argv[1], "n_jobs": 2}
+print(list(compare_models(models, X, y, X, y, **settings).frame()["status"]))
+"""
+
+
+def test_networks_of_the_users_own_script_are_kept_by_their_source(tmp_path):
+    def run(slope):
+        script = tmp_path / "script.py"
+        script.write_text(SCRIPT.replace("SLOPE", f"slope = {slope}"))
+        process = subprocess.run(
+            [sys.executable, str(script), str(tmp_path / "kept")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert process.stdout == "['ok', 'ok']\n", process.stderr
+        return len(list(tmp_path.rglob("output.pkl")))
+
+    assert [run(1), run(1), run(2)] == [2, 2, 4]
+
+
+def test_what_has_no_hash_is_named(tmp_path):
+    models = {"plain": network(), "nameless": network(optimizer=lambda *args, **kwargs: None)}
+    with pytest.raises(ValueError, match="run 'nameless' has none"):
+        compare_models(models, *ROWS, memory=tmp_path)
+
+
 @pytest.mark.filterwarnings("ignore::joblib.memory.JobLibCollisionWarning")
 def test_a_full_disk_costs_what_could_not_be_kept(tmp_path):
     memory = joblib.Memory(tmp_path, verbose=0)
@@ -231,6 +272,7 @@ def test_networks_that_stop_themselves_are_runs():
         ({"gap": "accuracy"}, "'accuracy'"),
         ({"equal": "epochs", "at": 3}, "'epochs'"),
         ({"equal": "updates"}, "at must be the positive updates"),
+        ({"equal": "updates", "at": 2.5}, "whole number of updates, got 2.5"),
         ({"at": 5}, "needs equal="),
         ({"hyperparameters": {"lr": [1]}}, "1 values for 4 runs"),
     ],
@@ -247,6 +289,8 @@ def test_bad_arguments(settings, message):
         ((X, Y, X, Y[:9]), "X_test and y_test"),
         ((X, Y, X[:, :1], Y), r"rows of X have shape \(2,\), but rows of X_test \(1,\)"),
         ((X, Y, np.where(X > 1, np.nan, X), Y), "X_test holds .* values that are not finite"),
+        ((X, Y, X, Y + 1), r"y_test contains the label\(s\) \[2\], which no row of y has"),
+        ((X, Y), "X_test is needed to measure networks"),
     ],
 )
 def test_bad_rows_are_refused_before_anything_is_trained(rows, message):
@@ -276,3 +320,46 @@ def test_other_models_are_refused():
         Comparison.from_table({"gap": [1.0], "lr": [1]}, [], hyperparameters=["lr"]).sign_error(
             "path_norm"
         )
+
+
+TABLE = {
+    "gap": [0.1, 0.3, 0.2, 0.4],
+    "sharpness": [1.0, 3.0, 2.0, 4.0],
+    "own": [4.0, 3.0, 2.0, 1.0],
+    "lr": [1, 1, 2, 2],
+    "status": ["ok", "ok", "ok", "diverged"],
+}
+
+
+@pytest.mark.parametrize("kind", [dict, pd.DataFrame])
+def test_a_table_is_compared_as_it_is(kind):
+    found = compare_models(kind(TABLE), hyperparameters=["lr"])
+    assert found.measures == ("sharpness",)
+    assert found.correlations(n_bootstrap=10)["n_runs"].tolist() == [3]
+    assert found.hyperparameters == {"lr": [1, 1, 2, 2]}
+    found = compare_models(kind(TABLE), measures=["own"], equal="updates", at=5, gap="loss")
+    assert repr(found).startswith("Comparison: 3 runs compared at equal updates (5); gap = test ")
+    assert found.gap_kind == "loss"
+
+
+@pytest.mark.parametrize(
+    ("table", "settings", "message"),
+    [
+        (TABLE, {"measures": ["sharpnes"]}, "no column 'sharpnes'"),
+        (TABLE, {"X": X}, "leave out X"),
+        ({"gap": [1], "own": [1]}, {}, "no column named as one of"),
+        ({"sharpness": [1.0]}, {}, "no column 'gap'"),
+        (TABLE | {"own": ["a"] * 4}, {"measures": ["own"]}, "'own' must hold numbers"),
+        (TABLE | {"own": [1]}, {"measures": ["own"]}, "'own' has 1 rows, but 'gap' 4"),
+    ],
+)
+def test_bad_tables(table, settings, message):
+    with pytest.raises(ValueError, match=message):
+        compare_models(table, **settings)
+
+
+def test_names_alone_are_no_list():
+    with pytest.raises(TypeError, match=r"write \['own'\]"):
+        compare_models(TABLE, measures="own")
+    with pytest.raises(TypeError, match=r"must map names .* got \['lr'\]"):
+        compare_models(networks(), *ROWS, hyperparameters=["lr"])
