@@ -37,14 +37,14 @@ def chain(stack: StackedNetwork, position: int) -> nn.Sequential:
     """Take one member out of a stack, as a chain of torch's own layers in evaluation mode."""
     member = PlainNetwork(stack, position)
     layers: list[nn.Module] = []
-    if member.image:
-        layers.append(nn.Unflatten(1, (1, *member.image)))
+    if stack.image:
+        layers.append(nn.Unflatten(1, (1, *stack.image)))
     for level, block in enumerate(member.blocks):
         if member.residual and level:
             layers.append(Residual(block))
         else:
             layers.extend(block)
-    if member.image:
+    if stack.image:
         layers.append(nn.Flatten())
     return nn.Sequential(*layers, member.head).eval()
 
