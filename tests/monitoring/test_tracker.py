@@ -60,3 +60,18 @@ def test_same_seed_same_values():
 
     for first, second in zip(values(), values(), strict=True):
         assert torch.equal(first, second)
+
+
+def test_eigenvectors_of_period_two_are_found_again():
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randn(2, 150, 150, dtype=torch.float64, generator=generator)
+    spectrum = torch.linspace(-1, 1, 150, dtype=torch.float64) ** 3
+    spectrum[-1] = 1.3
+    matrices = [(basis * spectrum) @ basis.T for basis in torch.linalg.qr(noise)[0]]
+    tracker = EigenvalueTracker()
+    products = []
+    for step in range(12):
+        pairs = tracker.measure(DenseOperator(matrices[step % 2]))
+        assert abs(float(pairs.values[0]) - 1.3) <= max(float(pairs.error_bounds[0]), 0.013)
+        products.append(pairs.n_products)
+    assert max(products[4:]) <= 4 < min(products[1:3])

@@ -1,6 +1,6 @@
 """Every value of whole trajectories against dense ones, through crossings and changes of sign."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def eigenpairs(module, criterion, targets):
     return torch.linalg.eigh(hessian(loss)(point))
 
 
-def watch(module, criterion, targets, rate, steps, **settings):
+def watch(module, criterion, targets, rate, steps, batch=30, **settings):
     """Train; return measured values, their errors, dense values and top eigenvectors."""
     monitor = SharpnessMonitor(**ALONE, **settings)
     optimizer = torch.optim.SGD(module.parameters(), lr=rate)
@@ -46,7 +46,8 @@ def watch(module, criterion, targets, rate, steps, **settings):
         values, vectors = eigenpairs(module, criterion, targets)
         found.append((record, values.flip(0), vectors[:, -1]))
         optimizer.zero_grad()
-        criterion(module(ROWS), targets).backward()
+        rows = torch.randperm(len(ROWS))[:batch]
+        criterion(module(ROWS[rows]), targets[rows]).backward()
         optimizer.step()
     return found
 
@@ -66,6 +67,23 @@ def test_crossings_of_the_top_eigenvalue(rate, seed):
     overlaps = [abs(float(a[2] @ b[2])) for a, b in pairwise(found)]
     if rate == 3.0 and seed == 0:
         assert min(overlaps) < 0.7  # another eigenvector overtook
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [30, 6])
+def test_stated_errors_hold_in_all_but_a_few_violent_changes(batch):
+    exceeded, seen, products = 0, 0, []
+    for seed, rate, activation in product(range(3), (0.5, 4.0), (nn.Tanh, nn.ReLU)):
+        torch.manual_seed(seed)
+        module = nn.Sequential(nn.Linear(3, 5), activation(), nn.Linear(5, 2)).double()
+        found = watch(module, nn.CrossEntropyLoss(), LABELS, rate, 30, batch=batch)
+        for record, values, _ in found:
+            error = abs(record["sharpness"] - float(values[0]))
+            exceeded += error > record["sharpness_error"]
+        products += [record["n_products"] for record, *_ in found[1:]]
+        seen += len(found)
+    assert exceeded <= (0.01 if batch == 30 else 0.02) * seen
+    assert np.median(products) <= 5
 
 
 def test_changes_of_sign_of_the_top_eigenvalue():
