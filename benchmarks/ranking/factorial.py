@@ -18,10 +18,11 @@ import pandas as pd
 import plain_networks  # noqa: F401  makes the store of runs importable
 import torch
 from numpy.typing import NDArray
-from runs import completed
+from selection_criterion import CRITERION, completed_with_criterion
 from sklearn.datasets import load_digits
 
 from sharpfit import NetworkClassifier, compare_models
+from sharpfit.measures import compute_measures
 
 CACHE = Path(__file__).parent / "cache"
 N_TRAINING = 1000
@@ -65,15 +66,7 @@ def grid_run(configuration: dict[str, Any]) -> dict[str, Any]:
     """
     warnings.simplefilter("ignore")
     X, y, X_test, y_test = rows()
-    estimator = NetworkClassifier(
-        module__hidden=tuple(configuration["hidden"]),
-        module__dropout=configuration["dropout"],
-        optimizer__weight_decay=configuration["weight_decay"],
-        lr=configuration["lr"],
-        batch_size=configuration["batch_size"],
-        max_epochs=40,
-        random_state=configuration["seed"],
-    )
+    estimator = network(configuration)
     start = time.process_time()
     estimator.fit(X, y)
     trained = time.process_time()
@@ -86,6 +79,38 @@ def grid_run(configuration: dict[str, Any]) -> dict[str, Any]:
     return row | {"training_seconds": trained - start, "comparing_seconds": compared - trained}
 
 
+def criterion_run(configuration: dict[str, Any]) -> dict[str, float]:
+    """Train the network of a configuration and take the selection criterion.
+
+    Parameters
+    ----------
+    configuration : dict
+        As of `grid_run`.
+
+    Returns
+    -------
+    dict of str to float
+    """
+    warnings.simplefilter("ignore")
+    X, y, _, _ = rows()
+    estimator = network(configuration).fit(X, y)
+    found = compute_measures(estimator, X, y, measures=[CRITERION])
+    return {CRITERION: found[CRITERION].value}
+
+
+def network(configuration: dict[str, Any]) -> NetworkClassifier:
+    """Build the network of a configuration, not trained."""
+    return NetworkClassifier(
+        module__hidden=tuple(configuration["hidden"]),
+        module__dropout=configuration["dropout"],
+        optimizer__weight_decay=configuration["weight_decay"],
+        lr=configuration["lr"],
+        batch_size=configuration["batch_size"],
+        max_epochs=40,
+        random_state=configuration["seed"],
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
@@ -96,9 +121,10 @@ def main() -> None:
         dict(zip(GRID, values, strict=True)) for values in itertools.product(*GRID.values())
     ]
     runs = [{**setting, "seed": seed} for seed in range(arguments.seeds) for setting in settings]
-    table = pd.DataFrame(
-        completed(grid_run, runs, name="factorial", n_jobs=arguments.jobs, directory=CACHE)
+    found = completed_with_criterion(
+        grid_run, criterion_run, runs, name="factorial", n_jobs=arguments.jobs, directory=CACHE
     )
+    table = pd.DataFrame(found)
     table.to_csv(CACHE / "factorial.csv", index=False)
     training, comparing = table["training_seconds"].sum(), table["comparing_seconds"].sum()
     ratios = table["comparing_seconds"] / table["training_seconds"]
