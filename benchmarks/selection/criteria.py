@@ -43,7 +43,7 @@ class Rows:
                 nearest.append(find_neighbourhood(members, n_neighbours=1).distances[:, 0])
         return cls(
             suite,
-            torch.from_numpy(X),
+            torch.from_numpy(X).reshape(len(X), *suite.input_shape),
             y,
             find_neighbourhood(rows),
             float(np.median(np.concatenate(nearest))),

@@ -162,12 +162,13 @@ class StackedNetwork(nn.Module):
 
 
 class PlainNetwork(nn.Module):
-    """One member of a stack made of torch's own layers, (B, d) to (B, C)."""
+    """One member of a stack made of torch's own layers, (B, ...) to (B, C).
+
+    Rows are vectors, images of one channel, or steps; `Suite.input_shape` says which.
+    """
 
     def __init__(self, stack: StackedNetwork, member: int = 0) -> None:
         super().__init__()
-        self.image = stack.image
-        self.recurrent = stack.recurrent
         self.residual = stack.residual
         self.blocks = nn.ModuleList(
             nn.Sequential(*(_plain_layer(layer, member) for layer in block))
@@ -178,8 +179,6 @@ class PlainNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs of shape (B, C)."""
-        if self.image:
-            x = x.unflatten(1, self.image if self.recurrent else (1, *self.image))
         for level, block in enumerate(self.blocks):
             out = block(x)
             x = x + out if self.residual and level else out

@@ -150,6 +150,13 @@ class Suite:
     n_configurations: int = N_CONFIGURATIONS
     overrides: dict[str, list[Any]] = field(default_factory=dict)
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """What the networks take: features, a channel of an image, or steps of some channels."""
+        if self.image is None:
+            return (-1,)
+        return self.image if self.grid == "recurrent" else (1, *self.image)
+
     def data(self, seed: int) -> Data:
         """Draw the training and test rows of a seed."""
         rng = np.random.default_rng([seed, zlib.crc32(self.name.encode())])

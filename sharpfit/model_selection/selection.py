@@ -13,25 +13,30 @@ from torch import Tensor, nn
 
 from sharpfit.bridge import Problem, as_problem
 from sharpfit.model_selection.training_rows import TrainingRowsScorer
-from sharpfit.theory.fresh_rows import error_against_reference, stand_in_rows
+from sharpfit.theory.fresh_rows import error_against_reference, shifted_rows, stand_in_rows
 from sharpfit.theory.kernel_regression import fit_kernel_regression
+from sharpfit.theory.patch_features import PatchFeatures
 
 _ROWS_PER_BATCH = 4096
-_LARGEST_NUMBER_OF_ROWS = 2000
+_LARGEST_NUMBER_OF_ROWS = 1000
 # Of the points where networks are judged; fewer rows are judged where inputs are very wide.
 _LARGEST_NUMBER_OF_BYTES = 128 * 2**20
-_POINTS_PER_ROW = 5
+_POINTS_PER_ROW = 10
 
 
 class SelectionCriterion:
     """An estimate of how badly networks do on fresh rows, from the rows they are trained on.
 
     Networks are judged at the rows and at four stand-ins for fresh rows near each
-    (`sharpfit.theory.fresh_rows`), for 2000 rows at the most and 128 MiB of points. The labels
+    (`sharpfit.theory.fresh_rows`), for 1000 rows at the most and 128 MiB of points. The labels
     there are the answers of the kernel regression with the smallest leave-one-out error
     (`sharpfit.theory.kernel_regression`); a row counts twice, with the answer of the regression
     that knows it and of the one fitted without it. All count alike. What depends on the rows alone
     is computed once, so several networks, or the epochs of one, are judged cheaply.
+
+    Inputs that are arrays count as signals or images, channels first; but matrices, steps first,
+    unless the network has one-dimensional convolutions. If the best regression is one on patterns
+    that occur anywhere in them, rows shifted by one place are stand-ins too.
 
     Parameters
     ----------
@@ -99,15 +104,20 @@ _LARGEST_NUMBER_OF_EXAMINATIONS = 4
 
 
 def _examination(problem: Problem) -> _Examination:
-    rows = problem.inputs.flatten(1).double().cpu().numpy()
+    inputs = problem.inputs
+    steps_first = inputs.ndim == 3 and not any(
+        isinstance(layer, nn.Conv1d) for layer in problem.module.modules()
+    )
     if problem.task == "regression":
-        targets = problem.targets.reshape(len(rows), -1).double().cpu().numpy()
+        targets = problem.targets.reshape(len(inputs), -1).double().cpu().numpy()
     else:
         targets = np.eye(len(problem.classes))[problem.labels]
-    key = joblib.hash((rows, targets, problem.inputs.dtype))
+    key = joblib.hash((inputs.cpu().numpy(), targets, steps_first))
     found = _recent.pop(key, None)
     if found is None:
-        found = _examine(rows, targets, problem.inputs)
+        found = _examine(inputs.transpose(1, 2) if steps_first else inputs, targets)
+        if steps_first:
+            found = _Examination(found.points.transpose(1, 2).contiguous(), found.reference)
     _recent[key] = found
     while len(_recent) > _LARGEST_NUMBER_OF_EXAMINATIONS:
         # Another thread may have emptied it in the meantime.
@@ -115,14 +125,20 @@ def _examination(problem: Problem) -> _Examination:
     return found
 
 
-def _examine(rows: np.ndarray, targets: np.ndarray, inputs: Tensor) -> _Examination:
+def _examine(inputs: Tensor, targets: np.ndarray) -> _Examination:
+    rows = inputs.flatten(1).double().cpu().numpy()
+    shape = tuple(inputs.shape[1:]) if max(inputs.shape[2:], default=1) > 1 else None
     bytes_per_row = _POINTS_PER_ROW * rows.shape[1] * inputs.element_size()
     n_judged = min(_LARGEST_NUMBER_OF_ROWS, max(100, _LARGEST_NUMBER_OF_BYTES // bytes_per_row))
-    regression = fit_kernel_regression(rows, targets, largest_number=n_judged)
-    stand_ins = stand_in_rows(rows, regression.indices).reshape(-1, rows.shape[1])
-    points = np.concatenate([rows[regression.indices], stand_ins])
+    regression = fit_kernel_regression(rows, targets, shape=shape, largest_number=n_judged)
+    judged = rows[regression.indices]
+    stand_ins = [stand_in_rows(rows, regression.indices)]
+    if isinstance(regression.features, PatchFeatures):
+        stand_ins.append(shifted_rows(judged, regression.features.shape))
+    moved = [each.reshape(-1, rows.shape[1]) for each in stand_ins]
+    points = np.concatenate([judged, *moved])
     answers = [regression.leave_one_out, regression.predict(points)]
-    tensor = torch.as_tensor(points).to(inputs.dtype)
+    tensor = torch.as_tensor(points).to(inputs.dtype).reshape(-1, *inputs.shape[1:])
     return _Examination(tensor, np.concatenate(answers))
 
 

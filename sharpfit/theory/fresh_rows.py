@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-__all__ = ["error_against_reference", "stand_in_rows"]
+__all__ = ["error_against_reference", "shifted_rows", "stand_in_rows"]
 
 
 def stand_in_rows(
@@ -67,6 +67,41 @@ def stand_in_rows(
     pairs = [(r, k - 1 - r) if r % 2 == 0 else (k - 1 - r, r) for r in ranks]
     steps = [(rows[nearest[:, a]] - rows[nearest[:, b]]) / np.sqrt(2) for a, b in pairs]
     return np.stack([rows[moved] + step for step in steps], axis=1)
+
+
+def shifted_rows(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Move what signals or images show by one place along each axis, both ways.
+
+    Where the same things occur in many places, fresh rows show them in others, and differences of
+    rows, of which `stand_in_rows` makes use, show several things at once.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+        Signals or images, flattened.
+    shape : tuple of int
+        Of each: channels, then the lengths of the spatial axes; d is their product.
+
+    Returns
+    -------
+    ndarray of shape (n, m, d), float64
+        Two for each spatial axis that is longer than one. The edge that is laid bare is repeated.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> shifted_rows(np.array([[1.0, 2.0, 5.0]]), (1, 3))
+    array([[[2., 5., 5.],
+            [1., 1., 2.]]])
+    """
+    images = np.asarray(rows, float).reshape(-1, *shape)
+    shifted = [
+        np.take(images, np.clip(np.arange(length) + step, 0, length - 1), axis=axis)
+        for axis, length in enumerate(images.shape)
+        if axis >= 2 and length > 1
+        for step in (1, -1)
+    ]
+    return np.stack(shifted, axis=1).reshape(len(images), len(shifted), -1)
 
 
 def error_against_reference(

@@ -1,18 +1,56 @@
 """A kernel regression of the targets whose out-of-sample answers are known in closed form."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import eigh
-from scipy.spatial.distance import cdist, pdist, squareform
+from scipy.linalg import eigh, svd
+from scipy.spatial.distance import cdist
 
-__all__ = ["KernelRegression", "fit_kernel_regression"]
+from sharpfit.theory.patch_features import PatchFeatures, fit_patch_features
+from sharpfit.theory.ridge_path import RidgePath, rational_kernel
+
+__all__ = ["KernelRegression", "LinearFeatures", "fit_kernel_regression"]
 
 # In units of the median distance between rows.
 _BANDWIDTHS = (0.3, 1.0, 3.0)
-# From interpolation to nearly the mean, half a decade apart.
-_PENALTIES = 10.0 ** np.arange(-6, 2.5, 0.5)
+_N_ROUNDS = 2
+# Patterns are counted in the whole of an image, and in its quarters.
+_NUMBERS_OF_PARTS = (1, 2)
 _POINTS_PER_CHUNK = 1024
+
+_Metric = Callable[[Iterator[np.ndarray], np.ndarray], np.ndarray | None]
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFeatures:
+    """Inputs times a matrix, so that distances are taken in another metric.
+
+    Attributes
+    ----------
+    matrix : ndarray of shape (d, r), float64
+        One of shape (d,) is the diagonal of a matrix.
+    """
+
+    matrix: np.ndarray
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Compute the features.
+
+        Parameters
+        ----------
+        points : ndarray of shape (p, d)
+
+        Returns
+        -------
+        ndarray of shape (p, r), float64
+        """
+        return points * self.matrix if self.matrix.ndim == 1 else points @ self.matrix
+
+    def pull_back(self, gradients: np.ndarray) -> np.ndarray:
+        """Turn gradients by the features, (p, r), into those by the inputs, (p, d)."""
+        return gradients * self.matrix if self.matrix.ndim == 1 else gradients @ self.matrix.T
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,25 +61,25 @@ class KernelRegression:
     ----------
     indices : ndarray of shape (m,), int64
         Of the rows it is fitted on.
-    rows : ndarray of shape (m, d), float64
-        These rows, features scaled.
-    feature_scales : ndarray of shape (d,), float64
-        Factors of the features.
+    features : LinearFeatures or PatchFeatures
+        Functions of the inputs; the kernel sees distances between their values.
+    rows : ndarray of shape (m, r), float64
+        Features of the rows.
     bandwidth : float
-        Of the kernel, in units of the scaled features.
+        Of the kernel, in units of the features.
     penalty : float
     weights : ndarray of shape (m, k), float64
         Of the kernel functions at the rows.
     constant : ndarray of shape (k,), float64
     leave_one_out : ndarray of shape (m, k), float64
-        What is said at each row by the regression that is fitted without it.
+        What is said at each row by a regression that is fitted without it.
     leave_one_out_error : float
         Mean squared distance of the targets from it.
     """
 
     indices: np.ndarray
+    features: LinearFeatures | PatchFeatures
     rows: np.ndarray
-    feature_scales: np.ndarray
     bandwidth: float
     penalty: float
     weights: np.ndarray
@@ -63,24 +101,32 @@ class KernelRegression:
         predictions = np.empty((len(points), self.weights.shape[1]))
         for start in range(0, len(points), _POINTS_PER_CHUNK):
             chunk = slice(start, start + _POINTS_PER_CHUNK)
-            distances = cdist(points[chunk] * self.feature_scales, self.rows)
-            predictions[chunk] = _kernel(distances / self.bandwidth) @ self.weights
+            distances = cdist(self.features(points[chunk]), self.rows)
+            predictions[chunk] = rational_kernel(distances / self.bandwidth) @ self.weights
         return predictions + self.constant
 
 
 def fit_kernel_regression(
-    rows: np.ndarray, targets: np.ndarray, *, largest_number: int = 2000
+    rows: np.ndarray,
+    targets: np.ndarray,
+    *,
+    shape: tuple[int, ...] | None = None,
+    largest_number: int = 1000,
 ) -> KernelRegression:
     """Fit the kernel ridge regression with the smallest leave-one-out error.
 
     The kernel is ``1 / (1 + |x - x'|^2 / h^2)``, a mixture of Gaussian kernels of all widths around
-    ``h``, with ``h`` at 0.3, 1 and 3 times the median distance between rows. With
-    ``A = (K + penalty I)^{-1}`` and ``P = A - A 1 1^T A / (1^T A 1)``, the weights are ``P y`` and
-    the leave-one-out residuals are ``(P y)_i / P_ii``, exactly. A second regression, on features
-    scaled by the root mean square of the first one's derivatives, replaces it if its leave-one-out
-    error is smaller: features that do not matter then do not separate rows (one step of
-    Radhakrishnan et al. 2024, "Mechanism for feature learning in neural networks and
-    backpropagation-free machine learning models", for single features).
+    ``h``, with ``h`` at 0.3, 1 and 3 times the median distance between rows; the leave-one-out
+    errors are exact (`sharpfit.theory.ridge_path`).
+
+    Distances are those of the inputs, or those in one of two metrics that are learned: features are
+    scaled by the root mean square of the regression's derivatives, or inputs are multiplied by the
+    square root of the mean outer product of its gradients, and the regression is fitted anew,
+    twice. What does not matter then does not separate rows (Radhakrishnan et al. 2024, "Mechanism
+    for feature learning in neural networks and backpropagation-free machine learning models"). A
+    metric knows the targets it was learned from, so at each half of the rows the leave-one-out
+    answers are those in the metric that the other half has learned. In signals and images,
+    distances between counts of patterns (`sharpfit.theory.patch_features`) are tried as well.
 
     Parameters
     ----------
@@ -88,7 +134,10 @@ def fit_kernel_regression(
         At least two rows.
     targets : ndarray of shape (n, k)
         Numbers, or ones and zeros for classes.
-    largest_number : int, default=2000
+    shape : tuple of int, optional
+        Of an input that is a signal or an image: channels, then the lengths of the spatial axes; d
+        is their product.
+    largest_number : int, default=1000
         Of rows that are used, at least 2; where there are more, a sample, always the same. The cost
         grows with its cube.
 
@@ -121,68 +170,102 @@ def fit_kernel_regression(
     # At random, since rows may come in an order that repeats, such as class by class in turn.
     used = np.sort(np.random.default_rng(0).permutation(n)[:largest_number])
     rows, targets = np.asarray(rows[used], float), np.asarray(targets[used], float)
-    first = _best_regression(rows, targets, np.ones(rows.shape[1]), used)
-    relevance = _root_mean_square_derivatives(first)
-    if not relevance.max() > 0:
-        return first
-    second = _best_regression(rows, targets, relevance / relevance.max(), used)
-    return min(first, second, key=lambda regression: regression.leave_one_out_error)
+    # Nothing but this sample depends on the order of the rows: they are shuffled once sorted.
+    shuffled = np.lexsort(np.column_stack([rows, targets]).T[::-1])
+    shuffled = np.random.default_rng(0).permutation(shuffled)
+    candidates = _linear_candidates(rows, targets, shuffled)
+    if shape is not None:
+        for n_parts in _NUMBERS_OF_PARTS:
+            counted = fit_patch_features(rows[shuffled], shape, n_parts=n_parts)
+            path = RidgePath(counted(rows), targets, bandwidths=_BANDWIDTHS)
+            candidates.append(_Candidate(counted, path, [(path, shuffled)]))
+    best = min(candidates, key=lambda candidate: candidate.errors().min())
+    errors = best.errors()
+    setting = int(errors.argmin())
+    solution = best.path.solve(setting)
+    left_out = np.empty_like(targets)
+    for judge, part in best.judges:
+        left_out[part] = (targets - judge.solve(setting).residuals)[part]
+    return KernelRegression(
+        used,
+        best.features,
+        best.path.rows,
+        solution.bandwidth,
+        solution.penalty,
+        solution.weights,
+        solution.constant,
+        left_out,
+        float(errors[setting]),
+    )
 
 
-def _kernel(distances: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.square(distances))
+class _Candidate(NamedTuple):
+    """Regressions on some features, and those that tell its errors, each at a part of the rows."""
+
+    features: LinearFeatures | PatchFeatures
+    path: RidgePath
+    judges: list[tuple[RidgePath, np.ndarray]]
+
+    def errors(self) -> np.ndarray:
+        """Return the leave-one-out errors of all settings."""
+        sums = [judge.squared_residuals[:, part].sum(axis=1) for judge, part in self.judges]
+        return np.sum(sums, axis=0) / len(self.path.rows)
 
 
-def _best_regression(
-    rows: np.ndarray, targets: np.ndarray, feature_scales: np.ndarray, indices: np.ndarray
-) -> KernelRegression:
-    scaled = rows * feature_scales
-    distances = squareform(pdist(scaled))
-    # Any width will do where most rows coincide.
-    unit = np.median(distances[np.triu_indices(len(rows), 1)]) or 1.0
-    # A constant added to the targets only adds to the free constant.
-    mean = targets.mean(axis=0)
-    columns = np.column_stack([np.ones(len(targets)), targets - mean])
-    best: KernelRegression | None = None
-    for factor in _BANDWIDTHS:
-        bandwidth = factor * unit
-        kernel = _kernel(distances / bandwidth)
-        eigenvalues, eigenvectors = eigh(kernel)
-        eigenvalues = np.maximum(eigenvalues, 0)
-        squares, coordinates = np.square(eigenvectors), eigenvectors.T @ columns
-        for penalty in _PENALTIES:
-            inverse = 1 / (eigenvalues + penalty)
-            images = eigenvectors @ (inverse[:, None] * coordinates)
-            of_one, of_targets = images[:, :1], images[:, 1:]
-            share = of_targets.sum(axis=0) / of_one.sum()
-            weights = of_targets - of_one * share
-            diagonal = (squares @ inverse)[:, None] - of_one**2 / of_one.sum()
-            residuals = weights / diagonal
-            error = float(np.square(residuals).sum(axis=1).mean())
-            if best is None or error < best.leave_one_out_error:
-                best = KernelRegression(
-                    indices,
-                    scaled,
-                    feature_scales,
-                    bandwidth,
-                    penalty,
-                    weights,
-                    mean + share,
-                    targets - residuals,
-                    error,
-                )
-    assert best is not None  # for the type checker: there are settings
-    return best
+def _linear_candidates(
+    rows: np.ndarray, targets: np.ndarray, shuffled: np.ndarray
+) -> list[_Candidate]:
+    """Take inputs as they are, with features scaled and with directions scaled."""
+    path = RidgePath(rows, targets, bandwidths=_BANDWIDTHS)
+    candidates = [_Candidate(LinearFeatures(np.ones(rows.shape[1])), path, [(path, shuffled)])]
+    if len(rows) < 4:  # a half would have a single row
+        return candidates
+    halves = [shuffled[::2], shuffled[1::2]]
+    paths = [RidgePath(rows[half], targets[half], bandwidths=_BANDWIDTHS) for half in halves]
+    for metric in (_feature_scales, _directions):
+        judges = []
+        for half, other, first in zip(halves, halves[::-1], paths, strict=True):
+            learned = _learn(metric, rows[half], targets[half], first)
+            judges.append((_in_metric(learned, rows, targets), other))
+        learned = _learn(metric, rows, targets, path)
+        candidates.append(_Candidate(learned, _in_metric(learned, rows, targets), judges))
+    return candidates
 
 
-def _root_mean_square_derivatives(regression: KernelRegression) -> np.ndarray:
-    """Of the regression by each feature, over its rows and targets."""
-    rows = regression.rows
-    slopes = np.square(_kernel(cdist(rows, rows) / regression.bandwidth))
-    squares = np.zeros(rows.shape[1])
-    for weights in regression.weights.T:
-        weighted = slopes * weights
-        derivatives = rows * weighted.sum(axis=1, keepdims=True) - weighted @ rows
-        squares += np.square(derivatives).sum(axis=0)
-    factor = 2 / regression.bandwidth**2 * regression.feature_scales
-    return factor * np.sqrt(squares / len(rows))
+def _in_metric(learned: LinearFeatures, rows: np.ndarray, targets: np.ndarray) -> RidgePath:
+    return RidgePath(learned(rows), targets, bandwidths=_BANDWIDTHS)
+
+
+def _learn(
+    metric: _Metric, rows: np.ndarray, targets: np.ndarray, path: RidgePath
+) -> LinearFeatures:
+    """Learn a metric from rows, starting with the regressions on them as they are."""
+    learned = LinearFeatures(np.ones(rows.shape[1]))
+    for _ in range(_N_ROUNDS):
+        matrix = metric((learned.pull_back(each) for each in path.gradients()), rows)
+        if matrix is None:
+            break
+        learned = LinearFeatures(matrix)
+        path = _in_metric(learned, rows, targets)
+    return learned
+
+
+def _feature_scales(gradients: Iterator[np.ndarray], rows: np.ndarray) -> np.ndarray | None:
+    """Root mean square of the derivatives by each feature; nothing where all are zero."""
+    scales = np.sqrt(np.sum([np.square(each).sum(axis=0) for each in gradients], axis=0))
+    return scales / scales.max() if scales.max() > 0 else None
+
+
+def _directions(gradients: Iterator[np.ndarray], rows: np.ndarray) -> np.ndarray | None:
+    """Square root of the mean outer product of the gradients; nothing where all are zero."""
+    n, d = rows.shape
+    # Gradients are combinations of differences of the rows.
+    basis = svd(rows - rows.mean(axis=0), full_matrices=False)[2].T if d > n else np.eye(d)
+    outer = np.zeros((basis.shape[1], basis.shape[1]))
+    for gradient in gradients:
+        along = gradient @ basis
+        outer += along.T @ along
+    eigenvalues, eigenvectors = eigh(outer)
+    if not eigenvalues[-1] > 0:
+        return None
+    return basis @ (eigenvectors * np.sqrt(np.maximum(eigenvalues, 0) / eigenvalues[-1]))

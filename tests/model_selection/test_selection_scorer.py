@@ -24,8 +24,9 @@ from torch import nn
 from sharpfit.model_selection.selection import SelectionScorer, selection_scorer
 from sharpfit.model_selection.splitters import ResubstitutionSplit
 from sharpfit.networks import NetworkClassifier, NetworkRegressor
-from sharpfit.theory.fresh_rows import stand_in_rows
+from sharpfit.theory.fresh_rows import shifted_rows, stand_in_rows
 from sharpfit.theory.kernel_regression import fit_kernel_regression
+from sharpfit.theory.patch_features import PatchFeatures
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -42,12 +43,26 @@ def regressor(**parameters):
     return NetworkRegressor(**(settings | parameters))
 
 
-class AsVectors(nn.Module):
-    """Takes matrices and nothing else, as a convolution takes images."""
+class CountsPulses(nn.Module):
+    """Logits from the largest value of the second channel, wherever it is."""
+
+    def __init__(self, layout):
+        super().__init__()
+        self.layout = layout
+        self.head = nn.Linear(1, 2)
 
     def forward(self, x):
-        assert x.shape[1:] == (2, 3)
-        return x.flatten(1)
+        assert x.shape[1:] == self.layout
+        channel = x[:, 1] if self.layout[0] == 2 else x[:, :, 1]
+        return self.head(channel.flatten(1).amax(1, keepdim=True))
+
+
+class WithConvolution(CountsPulses):
+    """The same; that it has a convolution tells which axis is the channels'."""
+
+    def __init__(self, layout):
+        super().__init__(layout)
+        self.convolution = nn.Conv1d(1, 1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -127,15 +142,44 @@ def test_shifts_of_all_logits_do_not_matter(rows):
     assert selection_scorer(shifted, X, y) == pytest.approx(selection_scorer(net, X, y), rel=1e-4)
 
 
-def test_networks_that_take_the_same_rows_in_another_shape_score_the_same(rows):
-    X, y = rows
-    flat = classifier().fit(X, y)
-    images = X.reshape(-1, 2, 3)
-    shaped = classifier(module=nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), max_epochs=1)
-    shaped.fit(images, y)
-    shaped.module_ = nn.Sequential(AsVectors(), flat.module_).eval()
-    first = selection_scorer(flat, X, y)
-    assert selection_scorer(shaped, images, y) == selection_scorer(flat, X, y) == first
+@pytest.fixture(scope="module")
+def pulses():
+    """Two channels of 24 steps; whether the pulse in the second, anywhere, is narrow or wide."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=160)
+    at = rng.integers(19, size=160)[:, None] + np.arange(5)
+    X = 0.2 * rng.normal(size=(160, 2, 24))
+    X[np.arange(160)[:, None], 1, at] += np.where(y[:, None], [0, 0, 2, 0, 0], [1, 1, 1, 1, 1])
+    return X.astype(np.float32), y
+
+
+@pytest.mark.parametrize("layout", ["channels first", "image", "steps first"])
+def test_signals_are_judged_where_they_are_shifted_too(pulses, layout):
+    """Point by point, and alike whichever way the axes lie."""
+    X, y = pulses
+    regression = fit_kernel_regression(X.reshape(160, -1), np.eye(2)[y], shape=(2, 24))
+    assert isinstance(regression.features, PatchFeatures)
+    flat = X.reshape(160, -1)
+    moved = np.concatenate([stand_in_rows(flat), shifted_rows(flat, (2, 24))], axis=1)
+    points = np.concatenate([flat, moved.reshape(-1, 48)])
+    answers = np.concatenate([regression.leave_one_out, regression.predict(points)])
+    shares = np.maximum(answers, 0) / np.maximum(answers, 0).sum(axis=1, keepdims=True)
+
+    shape = {"channels first": (2, 24), "image": (2, 1, 24), "steps first": (24, 2)}[layout]
+    kind = WithConvolution if layout == "channels first" else CountsPulses
+    inputs = X.transpose(0, 2, 1) if layout == "steps first" else X.reshape(160, *shape)
+    net = classifier(module=kind(shape), lr=0.5).fit(inputs, y)
+    predicted = net.predict(
+        np.float32(
+            points.reshape(-1, 2, 24).transpose(0, 2, 1)
+            if layout == "steps first"
+            else points.reshape(-1, *shape)
+        )
+    )
+    predicted = np.concatenate([predicted[:160], predicted])
+    expected = 1 - shares[np.arange(len(shares)), predicted].mean()
+    assert len(shares) == 160 * (2 + 4 + 2)
+    assert selection_scorer(net, inputs, y) == pytest.approx(-expected, rel=1e-6)
 
 
 def test_order_of_the_rows_does_not_matter(rows):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from sharpfit.theory.fresh_rows import error_against_reference, stand_in_rows
+from sharpfit.theory.fresh_rows import error_against_reference, shifted_rows, stand_in_rows
 
 
 def test_a_row_moves_by_differences_of_its_neighbours():
@@ -62,6 +62,15 @@ def test_duplicates_are_neighbours_and_a_row_is_not_its_own():
 def test_one_row_is_refused():
     with pytest.raises(ValueError, match="at least 2"):
         stand_in_rows(np.zeros((1, 3)))
+
+
+def test_images_move_by_one_place_along_each_axis():
+    images = np.arange(24.0).reshape(2, 2, 2, 3)
+    left, right = images[..., [1, 2, 2]], images[..., [0, 0, 1]]
+    up, down = images[:, :, [1, 1]], images[:, :, [0, 0]]
+    moved = shifted_rows(images.reshape(2, -1), (2, 2, 3))
+    assert np.array_equal(moved.reshape(2, 4, 2, 2, 3), np.stack([up, down, left, right], axis=1))
+    assert shifted_rows(images.reshape(2, -1), (4, 1, 3)).shape == (2, 2, 12)
 
 
 def test_errors_by_hand():
