@@ -273,11 +273,6 @@ SUITES = {
                 Suite("approval", approval, 250, "regularised", task="regression"),
                 Suite("planes", planes, 250, "plain", task="regression"),
                 Suite("swiss_roll", SWISS_ROLL, 250, "plain", task="regression"),
-            ]
-        ),
-        *(
-            dataclasses.replace(suite, held_back=True, n_configurations=24)
-            for suite in [
                 Suite("yeast", yeast, 300, "regularised", one_logit=True),
                 Suite("sums", sums, 250, "plain", one_logit=True),
                 Suite("signs", signs, 300, "regularised"),
@@ -287,6 +282,11 @@ SUITES = {
                 Suite("teacher_regression", teacher_regression, 250, "plain", task="regression"),
                 Suite("curve", curve, 100, "plain", task="regression"),
                 Suite("arm", arm, 250, "regularised", task="regression"),
+            ]
+        ),
+        *(
+            dataclasses.replace(suite, held_back=True, n_configurations=24)
+            for suite in [
                 Suite("orders", orders, 250, "recurrent", image=(20, 2), one_logit=True),
                 Suite("water", water, 200, "recurrent", image=(24, 1), task="regression"),
                 Suite(
