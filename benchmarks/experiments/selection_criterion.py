@@ -22,6 +22,7 @@ def completed_with_criterion(
     configurations: Sequence[Row],
     *,
     name: str,
+    same_rows: Sequence[str] = (),
     **settings: Any,
 ) -> list[Row]:
     """Return the rows of all runs with the criterion, doing those that are not kept yet.
@@ -36,6 +37,9 @@ def completed_with_criterion(
         See `runs.completed`.
     name : str
         Name of the experiment; the criterion's runs have ``_criterion`` behind it.
+    same_rows : sequence of str
+        What networks on the same training rows agree in. These are judged one after the other:
+        what the criterion knows of the rows is then found once.
     **settings : dict
         Of `runs.completed`.
 
@@ -45,10 +49,13 @@ def completed_with_criterion(
         Status and seconds are those of `function`.
     """
     rows = completed(function, configurations, name=name, **settings)
-    code = package_digest("model_selection")
-    keyed = [{**configuration, "criterion_code": code} for configuration in configurations]
+    order = sorted(
+        range(len(rows)), key=lambda i: [str(configurations[i][name]) for name in same_rows]
+    )
+    code = "-".join(package_digest(part) for part in ("model_selection", "theory"))
+    keyed = [{**configurations[i], "criterion_code": code} for i in order]
     taken = completed(criterion, keyed, name=f"{name}_criterion", **settings)
-    return [
-        row | {CRITERION: found[CRITERION]} if CRITERION in found else row
-        for row, found in zip(rows, taken, strict=True)
-    ]
+    for i, found in zip(order, taken, strict=True):
+        if CRITERION in found:
+            rows[i] = rows[i] | {CRITERION: found[CRITERION]}
+    return rows

@@ -113,31 +113,31 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     CACHE.mkdir(exist_ok=True)
-    tables: dict[str, list[dict[str, Any]]] = {}
+    todo = []
     # Across the suites, so that an unfinished table is balanced.
     for index in range(arguments.networks):
-        todo = []
         for name in arguments.suites:
             file = TRAINED / name / f"{index:02d}.pt"
             if file.exists() and len(list(file.parent.glob("*.pt"))) >= SMALLEST_GRID:
                 digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
                 run = {"suite": name, "network": index, "trained": digest}
                 todo += [{**run, "seed": seed} for seed in SEEDS[: arguments.seeds]]
-        rows = completed_with_criterion(
-            measured_network,
-            criterion_of_network,
-            todo,
-            name="suites",
-            n_jobs=arguments.jobs,
-            directory=CACHE,
-        )
-        for row in rows:
-            settings = settings_of(SUITES[row["suite"]], index)
-            tables.setdefault(row["suite"], []).append(row | settings)
-        for name, table in tables.items():
-            pd.DataFrame(table).to_csv(CACHE / f"{name}.csv", index=False)
-    seconds = sum(row["seconds"] for table in tables.values() for row in table)
-    print(f"{sum(map(len, tables.values()))} networks, {seconds:.0f} CPU seconds")
+    rows = completed_with_criterion(
+        measured_network,
+        criterion_of_network,
+        todo,
+        name="suites",
+        same_rows=("suite", "seed"),
+        n_jobs=arguments.jobs,
+        directory=CACHE,
+    )
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        settings = settings_of(SUITES[row["suite"]], row["network"])
+        tables.setdefault(row["suite"], []).append(row | settings)
+    for name, table in tables.items():
+        pd.DataFrame(table).to_csv(CACHE / f"{name}.csv", index=False)
+    print(f"{len(rows)} networks, {sum(row.get('seconds', 0) for row in rows):.0f} CPU seconds")
 
 
 if __name__ == "__main__":

@@ -37,8 +37,6 @@ def chain(stack: StackedNetwork, position: int) -> nn.Sequential:
     """Take one member out of a stack, as a chain of torch's own layers in evaluation mode."""
     member = PlainNetwork(stack, position)
     layers: list[nn.Module] = []
-    if stack.image:
-        layers.append(nn.Unflatten(1, (1, *stack.image)))
     for level, block in enumerate(member.blocks):
         if member.residual and level:
             layers.append(Residual(block))
@@ -79,7 +77,7 @@ def problem(suite: Suite, module: nn.Module, data: Data) -> Problem:
         module=module,
         loss=as_sample_loss(criterion),
         objective=None,
-        inputs=torch.from_numpy(data.X),
+        inputs=torch.from_numpy(data.X.reshape(-1, *suite.input_shape)),
         targets=targets,
         sample_weight=None,
         task=suite.task,
