@@ -77,7 +77,7 @@ def problem(suite: Suite, module: nn.Module, data: Data) -> Problem:
         module=module,
         loss=as_sample_loss(criterion),
         objective=None,
-        inputs=torch.from_numpy(data.X.reshape(-1, *suite.input_shape)),
+        inputs=torch.from_numpy(data.X.reshape(len(data.X), *suite.input_shape)),
         targets=targets,
         sample_weight=None,
         task=suite.task,
