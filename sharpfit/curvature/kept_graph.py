@@ -1,10 +1,12 @@
 """Products by automatic differentiation, twice backwards through graphs that are kept."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from sharpfit.curvature.lean_derivatives import LeanDerivatives
@@ -17,8 +19,8 @@ class KeptGraph(Linearisation):
     """Derivatives of any module that can be differentiated twice.
 
     The graph of the gradient does not depend on the direction: it is built once, and every
-    product is one more pass backwards through it. Products ``J v`` go backwards through the
-    graph of ``u -> J^T u``, which is linear in `u`.
+    product is one more pass backwards through it. The gradient is ``J^T u``, with `u` that of
+    the loss in the outputs; as it is linear in `u`, a pass that ends there gives ``J v``.
 
     Parameters
     ----------
@@ -37,12 +39,12 @@ class KeptGraph(Linearisation):
 
     def jacobian_product(self, direction: Parts) -> Tensor:
         """Return ``J v``; see `Linearisation`."""
-        cotangents, pulled = self._pullback
-        if not pulled:
+        cotangents, gradient = self._gradient
+        if not gradient:
             return torch.zeros_like(self.outputs)
-        weights = [direction[index] for index in pulled]
+        weights = [direction[index] for index in gradient]
         return torch.autograd.grad(
-            list(pulled.values()), cotangents, weights, retain_graph=True, materialize_grads=True
+            list(gradient.values()), cotangents, weights, retain_graph=True, materialize_grads=True
         )[0]
 
     def add_transposed_product(self, cotangents: Tensor, total: Parts) -> None:
@@ -52,17 +54,16 @@ class KeptGraph(Linearisation):
 
     def add_hessian_product(self, direction: Parts, total: Parts) -> None:
         """Add ``H v``; see `Linearisation`."""
-        if self._gradient:
-            weights = [direction[index] for index in self._gradient]
-            self._add(list(self._gradient.values()), weights, total)
+        gradient = self._gradient[1]
+        if gradient:
+            weights = [direction[index] for index in gradient]
+            self._add(list(gradient.values()), weights, total)
 
     def state_bytes(self) -> int:
         """Return the bytes kept; see `Linearisation`."""
         built: list[Tensor | GradientEdge] = [self._outputs]
-        if "_pullback" in self.__dict__:
-            built += self._pullback[1].values()
         if "_gradient" in self.__dict__:
-            built += self._gradient.values()
+            built += [self._gradient[0], *self._gradient[1].values()]
         return storage_bytes(saved_tensors(built), without=self._parameters)
 
     def _add(
@@ -76,27 +77,37 @@ class KeptGraph(Linearisation):
                 part.add_(increment)
 
     @cached_property
-    def _pullback(self) -> tuple[Tensor, dict[int, GradientEdge]]:
-        cotangents = torch.zeros_like(self.outputs, requires_grad=True)
-        if not self._outputs.requires_grad:
-            return cotangents, {}
+    def _gradient(self) -> tuple[Tensor, dict[int, GradientEdge]]:
         with torch.enable_grad():
-            pulled = torch.autograd.grad(
+            cotangents = _OutputGradient.apply(
+                *(self._outputs, self.output_gradient(), self._curvature_map, self.chunk.weights)
+            )
+            if not cotangents.requires_grad:
+                return cotangents, {}
+            gradient = torch.autograd.grad(
                 self._outputs, self._parameters, cotangents, create_graph=True, allow_unused=True
             )
-            return cotangents, _varying(pulled)
+            return cotangents, _varying(gradient)
 
-    @cached_property
-    def _gradient(self) -> dict[int, GradientEdge]:
-        with torch.enable_grad():
-            values = self.loss.values(self._outputs, self.chunk.targets)
-            total = (values * self.chunk.weights.squeeze(1)).sum()
-            if not total.requires_grad:
-                return {}
-            gradient = torch.autograd.grad(
-                total, self._parameters, create_graph=True, allow_unused=True
-            )
-            return _varying(gradient)
+
+class _OutputGradient(torch.autograd.Function):
+    """The gradient of the loss in the outputs, with the loss's own curvature for derivative."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        outputs: Tensor,
+        gradient: Tensor,
+        curvature_map: Callable[[Tensor], Tensor],
+        weights: Tensor,
+    ) -> Tensor:
+        ctx.curvature_map, ctx.weights = curvature_map, weights
+        return gradient.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, tangents: Tensor) -> Any:
+        return ctx.curvature_map(tangents).mul_(ctx.weights), None, None, None
 
 
 def _varying(parts: tuple[Tensor | None, ...]) -> dict[int, GradientEdge]:

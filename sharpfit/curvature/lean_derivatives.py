@@ -24,8 +24,8 @@ class LeanDerivatives(TorchFunctionMode):
     PyTorch's second derivative of a convolution computes that in the input also where nobody
     asks for it, as for the data, and goes about that in the weight in a slow way. For piecewise
     linear operations it fills a tensor with the zeros that the second derivative consists of,
-    and carries it on through the graph. Values and first two derivatives stay what they are;
-    there is no third one.
+    and carries it on through the graph. Of linear layers it adds up what could go into one
+    matrix product. Values and first two derivatives stay what they are; there is no third one.
     """
 
     def __torch_function__(
@@ -41,6 +41,8 @@ class LeanDerivatives(TorchFunctionMode):
             return func(*args, **kwargs)
         if func in _CONVOLUTIONS:
             return _convolve(func, *args, **kwargs)
+        if func is F.linear:
+            return _transform(*args, **kwargs)
         if func in _RECTIFIERS:
             return _Rectifier.apply(args[0], (args[1:] or (kwargs.get("inplace", False),))[0])
         if func in _RECTIFIERS_IN_PLACE:
@@ -175,3 +177,82 @@ def _pull_back(
         cotangent, x, weight, None, *settings, [in_x, in_weight, False]
     )
     return found[0] if in_x else None, found[1] if in_weight else None
+
+
+def _transform(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if x.ndim < 2 or weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+        return F.linear(x, weight, bias)
+    return _Linear.apply(x, weight, bias)
+
+
+class _Linear(torch.autograd.Function):
+    """A linear map of rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> Any:
+        arguments = (cotangent, *ctx.saved_tensors, ctx.needs_input_grad)
+        if torch.is_grad_enabled():
+            return _PulledThrough.apply(*arguments)
+        return _pull_through(*arguments)
+
+
+class _PulledThrough(torch.autograd.Function):
+    """The cotangents of a linear map's input, weight and bias."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, cotangent: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]
+    ) -> Any:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(cotangent, x, weight)
+        return _pull_through(cotangent, x, weight, wanted)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, x_dot: Tensor | None, weight_dot: Tensor | None, bias_dot: Tensor | None
+    ) -> Any:
+        cotangent, x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        cotangent_dot = pulled_x = pulled_weight = None
+        if wanted[0]:
+            tangents = [] if weight_dot is None else [(x, weight_dot)]
+            tangents += [] if x_dot is None else [(x_dot, weight)]
+            cotangent_dot = _sum_of_transforms(tangents, bias_dot, cotangent)
+        if weight_dot is not None and wanted[1]:
+            pulled_x = cotangent @ weight_dot
+        if x_dot is not None and wanted[2]:
+            pulled_weight = _rows(cotangent).T @ _rows(x_dot)
+        return cotangent_dot, pulled_x, pulled_weight, None
+
+
+def _pull_through(
+    cotangent: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    rows = _rows(cotangent)
+    return (
+        cotangent @ weight if wanted[0] else None,
+        rows.T @ _rows(x) if wanted[1] else None,
+        rows.sum(dim=0) if wanted[2] else None,
+    )
+
+
+def _sum_of_transforms(
+    factors: list[tuple[Tensor, Tensor]], bias: Tensor | None, like: Tensor
+) -> Tensor:
+    """Return the sum of ``x W^T`` over pairs, and of a bias."""
+    if not factors:
+        return torch.zeros_like(like) if bias is None else bias.expand_as(like).contiguous()
+    total = F.linear(*factors[0], bias)
+    for x, weight in factors[1:]:
+        _rows(total).addmm_(_rows(x), weight.T)
+    return total
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])

@@ -20,7 +20,6 @@ from sharpfit.linalg import SymmetricOperator
 from sharpfit.objective import RowwiseLoss, SampleLoss, as_sample_loss
 
 DEFAULT_MEMORY_BUDGET = 2**31
-_SHRINK = 4
 
 _SHARED_PARAMETERS = """
     module : torch.nn.Module
@@ -321,11 +320,9 @@ class NetworkOperator(SymmetricOperator):
 
     def _first_order(self) -> Iterator[Linearisation]:
         """Yield linearisations without growing the kept ones by what first order needs."""
-        if self.route == "closed_form":
-            return self.linearisations()
-        # Beside what is kept: a graph of few rows, but a trace of the shape there already is.
-        size = max(self.batch_size // _SHRINK, 1) if self.route == "graph" else self.batch_size
-        return (self._linearise(chunk) for chunk in self.chunks(size))
+        if self.route == "traced":  # where every kind of product keeps results of its own
+            return (self._linearise(chunk) for chunk in self.chunks())
+        return self.linearisations()
 
     def _n_kept_rows(self) -> int:
         return sum(linearisation.outputs.shape[0] for linearisation in self._kept)

@@ -1,5 +1,7 @@
 """Any PyTorch criterion that is a mean or a sum over rows."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,21 @@ class RowwiseLoss(SampleLoss):
         return torch.func.vmap(
             lambda output, target: self.criterion(output.unsqueeze(0), target.unsqueeze(0))
         )(outputs, targets)
+
+    def curvature_map(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        """Keep the graph of the gradient; see `SampleLoss.curvature_map`."""
+        with torch.enable_grad():
+            point = outputs.detach().requires_grad_()
+            gradient = self.gradient(point, targets)
+
+        def multiply(vectors: Tensor) -> Tensor:
+            if not gradient.requires_grad:
+                return torch.zeros_like(vectors)
+            return torch.autograd.grad(
+                gradient, point, vectors, retain_graph=True, materialize_grads=True
+            )[0]
+
+        return multiply
 
     def check_additive(self, outputs: Tensor, targets: Tensor) -> None:
         """Refuse a criterion whose batch value is not the combined value of its rows.

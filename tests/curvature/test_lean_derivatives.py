@@ -50,6 +50,52 @@ def test_second_derivatives_of_convolutions():
         torch.testing.assert_close(operator.to_dense(), expected, rtol=0, atol=2e-7)
 
 
+class Linears(nn.Module):
+    """Linear maps of rows, of sequences and of single vectors, with and without bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Linear(6, 4)
+        self.tokens = nn.Linear(2, 3, bias=False)
+        self.tied = nn.Linear(3, 3)
+        self.last = nn.Linear(9, 3)
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, inputs):
+        sequences = torch.sin(self.tokens(inputs.unflatten(1, (3, 2))))
+        sequences = torch.tanh(self.tied(self.tied(sequences)))
+        outputs = torch.tanh(self.rows(inputs)) @ self.rows.weight[:, :3]
+        outputs = outputs + F.linear(sequences.flatten(1), weight=self.last.weight, bias=None)
+        single = torch.stack([self.last(row) for row in sequences.flatten(1)])
+        return outputs + single * F.linear(inputs[:, :1], self.scale[:, None], self.scale)
+
+
+LINEAR_SELECTIONS = [
+    None,
+    ["rows.bias", "tied.bias"],
+    ["tokens.weight", "scale"],
+    ["tied.weight"],
+    ["last.bias"],
+]
+
+
+@pytest.mark.parametrize("parameters", LINEAR_SELECTIONS)
+def test_second_derivatives_of_linear_maps(parameters):
+    module = seeded(Linears).double()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(4, 6, generator=generator, dtype=torch.float64)
+    targets = torch.tensor([0, 1, 2, 1])
+    dense = dense_hessian(module, F.cross_entropy, inputs, targets)
+    operator = HessianOperator(
+        *(module, nn.CrossEntropyLoss(), inputs, targets),
+        **{"parameters": parameters, "route": "graph", "batch_size": 3},
+    )
+    found = [name in operator.selection.names for name, _ in module.named_parameters()]
+    sizes = torch.tensor([parameter.numel() for parameter in module.parameters()])
+    kept = torch.repeat_interleave(torch.tensor(found), sizes)
+    torch.testing.assert_close(operator.to_dense(), dense[kept][:, kept], rtol=0, atol=2e-7)
+
+
 PIECEWISE_LINEAR = [
     nn.ReLU(),
     nn.ReLU(inplace=True),

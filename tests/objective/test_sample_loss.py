@@ -40,6 +40,7 @@ CASES = {
         (REAL > 0).double(),
     ),
     "huber": (nn.HuberLoss(), LOGITS, REAL),
+    "absolute": (nn.L1Loss(), LOGITS, REAL),
     "margin": (nn.MultiMarginLoss(), LOGITS, CLASSES),
 }
 # PyTorch has no second derivative of its multi-class margin loss.
@@ -80,10 +81,10 @@ def test_products_and_roots_agree_with_the_curvature(case):
     loss = as_sample_loss(criterion)
     curvature = loss.curvature(outputs, targets)
     vectors = torch.randn(outputs.shape, dtype=torch.float64, generator=GENERATOR)
-    torch.testing.assert_close(
-        loss.curvature_product(outputs, targets, vectors),
-        torch.einsum("nij,nj->ni", curvature, vectors),
-    )
+    expected = torch.einsum("nij,nj->ni", curvature, vectors)
+    torch.testing.assert_close(loss.curvature_product(outputs, targets, vectors), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(loss.curvature_map(outputs, targets)(vectors), expected)
     root = loss.curvature_root(outputs, targets)
     torch.testing.assert_close(root @ root.mT, curvature, atol=1e-7, rtol=1e-7)
 
