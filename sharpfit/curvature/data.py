@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 from sharpfit.curvature.linearisation import Chunk
 from sharpfit.curvature.network import Network
 from sharpfit.curvature.sharding import global_weights
-from sharpfit.objective import SampleLoss
+from sharpfit.objective import CrossEntropy, SampleLoss
 from sharpfit.objective.leave_inputs import first_outputs
 
 Source = Tensor | Dataset | DataLoader
@@ -107,13 +107,17 @@ def prepare_rows(
     Raises
     ------
     ValueError
-        If lengths, dtypes or shapes do not fit, or weights are negative or not finite.
+        If lengths, dtypes or shapes do not fit, weights are negative or not finite, or class
+        numbers are out of range.
     """
     if isinstance(inputs, Tensor):
         if targets is None:
             raise ValueError("targets is missing: inputs is a tensor, which holds no targets")
     elif targets is not None:
-        raise ValueError("targets must not be given when inputs is a data set that yields them")
+        raise ValueError(
+            "targets must not be given when inputs is a data set that yields them, which "
+            f"{type(inputs).__name__} is taken for; convert arrays by torch.as_tensor"
+        )
     else:
         targets = collect_targets(inputs)
     count = inputs.shape[0] if isinstance(inputs, Tensor) else targets.shape[0]
@@ -147,7 +151,20 @@ def prepare_rows(
             f"module {type(network.module).__name__} returns {found} for one row; expected a "
             "Tensor of shape (1, C): one row of logits or predictions a sample"
         )
+    if isinstance(loss, CrossEntropy) and not targets.is_floating_point():
+        _check_classes(loss, targets, outputs.shape[1])
     return rows
+
+
+def _check_classes(loss: CrossEntropy, targets: Tensor, n_classes: int) -> None:
+    counted = targets != loss.ignore_index
+    outside = counted & ((targets < 0) | (targets >= n_classes))
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0, 0])
+        raise ValueError(
+            f"targets[{row}] is {targets[row].tolist()}, but the module has {n_classes} outputs; "
+            f"expected class numbers from 0 to {n_classes - 1}"
+        )
 
 
 def ordered_loader(source: Dataset | DataLoader, size: int, start: int = 0) -> DataLoader:
@@ -197,6 +214,8 @@ def collect_targets(source: Dataset | DataLoader) -> Tensor:
     ------
     TypeError
         If the data set cannot be read twice in the same order, or yields no pairs.
+    ValueError
+        If it has no rows.
     """
     dataset = source.dataset if isinstance(source, DataLoader) else source
     if isinstance(dataset, IterableDataset):
@@ -218,4 +237,6 @@ def collect_targets(source: Dataset | DataLoader) -> Tensor:
                 f"{type(inputs).__name__} and {type(targets).__name__}; expected two tensors"
             )
         found.append(targets)
+    if not found:
+        raise ValueError(f"inputs is {type(dataset).__name__}, which has no rows")
     return torch.cat(found)

@@ -358,6 +358,8 @@ def _scaling(preconditioner: Tensor | None, network: Network) -> Tensor | None:
     if preconditioner is None:
         return None
     expected = (network.selection.size,)
+    if not isinstance(preconditioner, Tensor):
+        raise TypeError(f"preconditioner must be a Tensor, got {type(preconditioner).__name__}")
     if preconditioner.shape != expected:
         raise ValueError(
             f"preconditioner has shape {tuple(preconditioner.shape)}, expected {expected}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 ParameterChoice = str | Iterable[str] | Callable[[str, nn.Parameter], bool] | None
 
@@ -87,7 +88,8 @@ def select_parameters(module: nn.Module, parameters: ParameterChoice = None) -> 
     Raises
     ------
     ValueError
-        If nothing is selected, or a name does not exist or belongs to a frozen parameter.
+        If nothing is selected, a name does not exist or belongs to a frozen parameter, or the
+        module is lazy and has not been called yet.
 
     Examples
     --------
@@ -104,6 +106,11 @@ def select_parameters(module: nn.Module, parameters: ParameterChoice = None) -> 
         raise ValueError(
             f"module {type(module).__name__} has nothing to differentiate: {state}; set "
             "requires_grad=True on the parameters of interest"
+        )
+    if any(isinstance(parameter, UninitializedParameter) for parameter in trainable.values()):
+        raise ValueError(
+            f"module {type(module).__name__} has lazy parameters without a shape yet; call it on "
+            "a batch once before the analysis"
         )
     if parameters is None:
         chosen = set(aliases)

@@ -42,9 +42,10 @@ class RowwiseLoss(SampleLoss):
         def multiply(vectors: Tensor) -> Tensor:
             if not gradient.requires_grad:
                 return torch.zeros_like(vectors)
-            return torch.autograd.grad(
+            found = torch.autograd.grad(
                 gradient, point, vectors, retain_graph=True, materialize_grads=True
             )[0]
+            return found.clone()  # zeros that `torch.func` finds are of an immutable kind
 
         return multiply
 

@@ -148,8 +148,22 @@ def test_data_that_cannot_be_used_is_refused():
         HessianOperator(module, criterion, TensorDataset(inputs, targets), targets)
     with pytest.raises(ValueError, match="as many targets"):
         HessianOperator(module, criterion, inputs, targets[:3])
+    with pytest.raises(
+        ValueError, match=r"ndarray is taken for; convert arrays by torch\.as_tensor"
+    ):
+        HessianOperator(module, criterion, inputs.numpy(), targets.numpy())
     with pytest.raises(ValueError, match="at least one row"):
         HessianOperator(module, criterion, inputs[:0], targets[:0])
+    with pytest.raises(ValueError, match="TensorDataset, which has no rows"):
+        HessianOperator(module, criterion, TensorDataset(inputs[:0], targets[:0]))
+    wrong = targets.clone()
+    wrong[[1, 3]] = torch.tensor([-100, 3])  # the first does not count
+    with pytest.raises(ValueError, match=r"targets\[3\] is 3, but the module has 3 outputs"):
+        HessianOperator(module, criterion, inputs, wrong)
+    with pytest.raises(TypeError, match="preconditioner must be a Tensor, got list"):
+        HessianOperator(module, criterion, inputs, targets, preconditioner=[1.0])
+    with pytest.raises(ValueError, match="lazy parameters without a shape"):
+        HessianOperator(nn.LazyLinear(3), criterion, inputs, targets)
     with pytest.raises(ValueError, match="convert one of them"):
         HessianOperator(module, criterion, inputs.float(), targets)
     with pytest.raises(ValueError, match="sample_weight has shape"):
@@ -167,6 +181,18 @@ def test_rows_that_are_not_finite_are_named():
     operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets, batch_size=3)
     with pytest.raises(ValueError, match="row 4 of inputs"):
         operator.matvec(torch.ones(operator.size, dtype=torch.float64))
+
+
+def test_losses_without_curvature():
+    _, inputs, _ = problem("mlp-tanh")
+    targets = torch.linspace(-3, 3, 6, dtype=torch.float64)
+    network = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+    dense = dense_hessian(network, lambda z, y: F.l1_loss(z.squeeze(1), y), inputs, targets)
+    arguments = (network, nn.L1Loss(), inputs, targets)
+    for route in ("auto", "graph"):
+        found = HessianOperator(*arguments, route=route).to_dense()
+        torch.testing.assert_close(found, dense, rtol=0, atol=2e-7)
+        assert not GaussNewtonOperator(*arguments, route=route).to_dense().any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
