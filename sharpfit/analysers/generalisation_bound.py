@@ -13,10 +13,11 @@ from sharpfit.analysers.bound import (
     bound_of_problem,
     floor_of_rows,
 )
-from sharpfit.analysers.bound.arguments import check_rows
+from sharpfit.analysers.bound.arguments import check_metrics, check_rows
+from sharpfit.analysers.bound.metric import untrained_rows
 from sharpfit.analysers.bound.statement import floor_statement, statement
 from sharpfit.analysers.delegation import DelegatingAnalyser
-from sharpfit.bridge import as_problem
+from sharpfit.bridge import as_problem, unwrap
 from sharpfit.theory import DEFAULT_CAPACITIES, curve_table
 from sharpfit.theory.intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
 
@@ -33,8 +34,9 @@ class GeneralisationBound(DelegatingAnalyser):
     and every seed, as long as the settings below are the same for all of them and were fixed in
     advance.
 
-    It is *certified* if ``lipschitz="certified"`` and no assumption is violated (see
-    ``assumptions_``), an *estimate* otherwise, and *vacuous* from 1 on. Where rows can be set
+    It is *certified* if ``lipschitz`` is ``"certified"`` or a callable that certifies what it
+    returns and no assumption is violated (see ``assumptions_``), an *estimate* otherwise, and
+    *vacuous* from 1 on. Where rows can be set
     aside, a binomial limit on their errors is tighter; this bound needs none.
 
     Parameters
@@ -51,7 +53,8 @@ class GeneralisationBound(DelegatingAnalyser):
         ``"empirical"`` takes the largest variation seen on the sample. A callable gets
         ``(module, inputs, targets)``, with the module in evaluation mode returning logits, the
         network's inputs and the class numbers (or targets), and returns a certified constant of
-        the margin or certified radii, one per row, in the network's input space; for example
+        the margin (or prediction), a :class:`~sharpfit.jacobian.Certificate` or certified radii,
+        one per row, in the network's input space; for example
         :func:`sharpfit.jacobian.certified_radii`.
     metric : None, "euclidean", "preprocessed" or FrozenEstimator, default=None
         Where distances are taken. ``"euclidean"``: between the raw rows; affine preprocessing is
@@ -247,8 +250,9 @@ class GeneralisationBound(DelegatingAnalyser):
         metrics : dict of str to array-like of shape (n_samples, d), optional
             The rows in other spaces, by name.
         X : array-like of shape (n_samples, n_features), optional
-            Rows between which distances are taken, before any training. Not needed after a fit,
-            when the rows and the metric of the fit are the default.
+            Rows, before any training. Distances are taken where ``metric`` says; a space behind a
+            step that is not fitted yet is refused. Not needed after a fit, when the rows and the
+            metric of the fit are the default.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), optional
             Their targets.
 
@@ -261,13 +265,17 @@ class GeneralisationBound(DelegatingAnalyser):
         settings = self._settings()
         if X is None:
             check_is_fitted(self, "bound_")
-            own = self._result.floor(settings)
+            if y is not None:
+                raise ValueError("y is given without X; give the rows to which it belongs, too.")
+            n_samples, own = self._result.geometry.n_samples, self._result.floor(settings)
         else:
             check_rows(self.estimator, X, y, {}, self.loss_bound)
             kind = "classification" if is_classifier(self) else "regression"
-            own = floor_of_rows(X, y, kind, settings)
+            rows = untrained_rows(unwrap(self.estimator).preprocessing, X, self.metric)
+            n_samples, own = len(rows), floor_of_rows(rows, y, kind, settings)
         if metrics is None:
             return own
+        check_metrics(metrics, n_samples)
         others = {
             name: (
                 self._result.floor_in(rows, settings)
@@ -292,7 +300,7 @@ class GeneralisationBound(DelegatingAnalyser):
         -------
         str
         """
-        return floor_statement(self.floor(metrics or {}, X=X, y=y))
+        return floor_statement(self.floor({} if metrics is None else metrics, X=X, y=y))
 
     def intrinsic_dimension(self) -> IntrinsicDimension:
         """Estimate the intrinsic dimension of the rows in the metric of the bound.
@@ -339,6 +347,7 @@ class GeneralisationBound(DelegatingAnalyser):
         -------
         str
         """
+        check_is_fitted(self, "bound_")
         return statement(
             self.bound_,
             certified=self.certified_,

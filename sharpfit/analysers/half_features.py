@@ -1,5 +1,6 @@
 """Features fitted on one random half of the rows, which a bound may use as its metric."""
 
+from numbers import Real
 from typing import Any
 
 import joblib
@@ -84,12 +85,12 @@ class HalfFeatures(TransformerMixin, BaseEstimator):
         -------
         HalfFeatures
         """
-        if not 0.0 < self.fraction < 1.0:
+        if not (isinstance(self.fraction, Real) and 0.0 < self.fraction < 1.0):
             raise ValueError(f"fraction={self.fraction!r} must lie strictly between 0 and 1.")
-        if not isinstance(self.random_state, int | np.integer):
+        if not isinstance(self.random_state, int | np.integer) or self.random_state < 0:
             raise TypeError(
-                f"random_state={self.random_state!r} must be an integer: the rows must be drawn "
-                "in the same way for every candidate."
+                f"random_state={self.random_state!r} must be an integer, not negative: the rows "
+                "must be drawn in the same way for every candidate."
             )
         if not isinstance(self.n_metrics, int | np.integer) or self.n_metrics < 1:
             raise ValueError(f"n_metrics={self.n_metrics!r} must be a positive integer.")

@@ -105,8 +105,8 @@ def _apply(
         centre = step.mean_ if isinstance(step, PCA) else 0.0
         spread = np.ones(len(components))
         if getattr(step, "whiten", False):
-            spread = np.sqrt(step.explained_variance_)
-            spread = np.maximum(spread, np.finfo(spread.dtype).eps)  # as in its `transform`
+            smallest = np.finfo(step.explained_variance_.dtype).eps  # as in its `transform`
+            spread = np.maximum(np.sqrt(step.explained_variance_.astype(np.float64)), smallest)
         return _scaled(components @ matrix, components @ (offset - centre), 1.0 / spread)
     if isinstance(step, FunctionTransformer) and step.func is None:
         return matrix, offset

@@ -31,6 +31,8 @@ class BoundDisplay:
         The form that gave the bound.
     statement : str
         What the bound says, in one line.
+    quantity : str, default="error"
+        What is bounded.
 
     Attributes
     ----------
@@ -50,10 +52,18 @@ class BoundDisplay:
     'bound on the error'
     """
 
-    def __init__(self, *, curve: dict[str, np.ndarray], form: str, statement: str):
+    def __init__(
+        self,
+        *,
+        curve: dict[str, np.ndarray],
+        form: str,
+        statement: str,
+        quantity: str = "error",
+    ):
         self.curve = curve
         self.form = form
         self.statement = statement
+        self.quantity = quantity
 
     @classmethod
     def from_estimator(cls, analysis: GeneralisationBound) -> "BoundDisplay":
@@ -69,7 +79,12 @@ class BoundDisplay:
         BoundDisplay
         """
         check_is_fitted(analysis, "bound_")
-        return cls(curve=analysis.curve(), form=analysis.method_, statement=analysis.statement())
+        return cls(
+            curve=analysis.curve(),
+            form=analysis.method_,
+            statement=analysis.statement(),
+            quantity="error" if analysis.loss_bound is None else "clipped loss",
+        )
 
     def frame(self) -> Any:
         """Return the numbers behind the figure.
@@ -104,7 +119,7 @@ class BoundDisplay:
         """
         form = self.form if form is None else form
         if form not in self.curve["form"]:
-            available = sorted(set(self.curve["form"]))
+            available = sorted(set(self.curve["form"].tolist()))
             raise ValueError(f"form={form!r} was not evaluated; choose one of {available}.")
         if ax is None:
             _, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
@@ -117,15 +132,17 @@ class BoundDisplay:
         labels = [label for _, label, _ in _TERMS]
         if not by_scale:
             labels[:2] = "uncovered", "exceptions"
+        position = grid[chosen]
         if len(grid) == 1:
             self._draw_bar(ax, grid, heights, labels)
+            position = 0.0
         else:
             colours = [colour for _, _, colour in _TERMS]
             ax.stackplot(grid, *heights, colors=colours, labels=labels, alpha=0.85)
             ax.set_xscale("log")
             ax.set_xlim(*self._limits(grid, columns))
         bound = columns["bound"][chosen]
-        top = max(1.25, 1.1 * bound)
+        top = max(1.25, 1.1 * bound) if np.isfinite(bound) else 1.25
         ax.axhspan(1.0, top, facecolor="0.5", alpha=0.25, zorder=3)
         ax.axhline(1.0, color="0.25", linewidth=0.8, zorder=3)
         ax.text(
@@ -138,14 +155,14 @@ class BoundDisplay:
             zorder=4,
         )
         marker = f"{'chosen' if form == self.form else 'smallest'}: {bound:.3g}"
-        ax.plot(grid[chosen], bound, "o", color="black", markersize=6, label=marker, zorder=5)
+        ax.plot(position, bound, "o", color="black", markersize=6, label=marker, zorder=5)
         ax.set_ylim(0.0, top)
         ax.set_xlabel(
             "scale s (1 / unit of the metric)" if by_scale else "radius (unit of the metric)"
         )
-        ax.set_ylabel("bound on the error")
+        ax.set_ylabel(f"bound on the {self.quantity}")
         what = self.statement if form == self.form else "not the smallest of the forms"
-        ax.set_title(f"{form.replace('_', '-')} form: {what}", fontsize="medium")
+        ax.set_title(f"{form.replace('_', '-')} form\n{what}", fontsize="medium")
         ax.legend(loc="best", framealpha=0.9)
         self.ax_, self.figure_ = ax, ax.figure
         return self
@@ -174,9 +191,9 @@ class BoundDisplay:
 
     @staticmethod
     def _draw_bar(ax: Any, grid: np.ndarray, heights: list[np.ndarray], labels: list[str]) -> None:
-        width = 0.2 * float(grid[0]) or 0.2
         below = np.zeros(1)
         for (_, _, colour), label, height in zip(_TERMS, labels, heights, strict=True):
-            ax.bar(grid, height, width, bottom=below, color=colour, label=label, alpha=0.85)
+            ax.bar([0.0], height, 0.5, bottom=below, color=colour, label=label, alpha=0.85)
             below = below + height
-        ax.set_xlim(grid[0] - 2 * width, grid[0] + 2 * width)
+        ax.set_xticks([0.0], [f"{grid[0]:.3g}"])  # a single value, which may be infinite
+        ax.set_xlim(-1.0, 1.0)

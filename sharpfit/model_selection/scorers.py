@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator
 
 from sharpfit.analysers import HessianSpectrum, JacobianProfiler
 from sharpfit.analysers.bound import BoundSettings, bound_of_problem
+from sharpfit.analysers.bound.arguments import check_rows
 from sharpfit.bridge import Problem, as_problem
 from sharpfit.model_selection.training_rows import Rows, TrainingRowsScorer
 from sharpfit.theory import DEFAULT_CAPACITIES
@@ -50,8 +51,7 @@ class BoundScorer(TrainingRowsScorer):
         -------
         float
         """
-        if y is None:
-            raise ValueError("y is None, but a bound on the error needs the targets; pass y")
+        check_rows(estimator, X, y, {}, self.settings.loss_bound)
         problem = as_problem(estimator, X, y, prefit=True)
         return -bound_of_problem(problem, y, self.settings).bound.value
 

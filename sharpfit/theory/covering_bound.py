@@ -15,14 +15,15 @@ def covering_form(geometry: Geometry, radii: np.ndarray, delta: float) -> FormCu
     Let ``r_u`` be a certified radius of the reference point ``u``: the classifier gives the class
     of ``u`` everywhere within ``r_u`` of it (for example margin over Lipschitz constant, 0 for
     an error). Let ``d_v`` be the distance from ``v`` to the nearest reference point of its class.
-    With probability at least ``1 - delta``, ``delta <= 1/2``, for every classifier and all radii,
+    With probability at least ``1 - delta``, for every classifier and all radii,
 
     .. math:: P(\mathrm{error}) \le \#\{v \in V : d_v \ge \min_u r_u\} / |V|
               + \sqrt{\log(1/\delta) / (2 |V|)}.
 
     Proof: an error at ``x`` means that no reference point of its class is nearer than its radius,
     so ``d_x >= min r_u``. The distances of fresh points to ``U`` are independent given ``U``; the
-    inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's constant holds at all radii.
+    inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's constant, which is proved for
+    ``delta <= 1/2`` and taken at 1/2 for larger ones, holds at all radii.
 
     Parameters
     ----------
@@ -31,7 +32,7 @@ def covering_form(geometry: Geometry, radii: np.ndarray, delta: float) -> FormCu
     radii : ndarray of shape (n_reference,)
         Certified radii of the reference points.
     delta : float
-        Probability of failure, at most 1/2.
+        Probability of failure.
 
     Returns
     -------
@@ -41,7 +42,7 @@ def covering_form(geometry: Geometry, radii: np.ndarray, delta: float) -> FormCu
     radius = max(float(np.min(radii)), 0.0)
     distances = geometry.nearest_distances
     uncovered = (len(distances) - np.searchsorted(distances, radius, side="left")) / len(distances)
-    deviation = dkw_deviation(len(distances), delta)
+    deviation = dkw_deviation(len(distances), min(delta, 0.5))
     return _curve(
         "covering",
         np.array([radius]),

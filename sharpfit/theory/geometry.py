@@ -335,7 +335,10 @@ def _check_outcomes(
     if (labels is None) == (targets is None):
         raise ValueError("Give labels for a classification or targets for a regression, not both.")
     if labels is not None:
-        encoded = np.unique(np.asarray(labels), return_inverse=True)[1]
+        given = np.asarray(labels)
+        if given.dtype.kind == "f" and np.isnan(given).any():
+            raise ValueError("labels contain NaN; rows without a class have no place in the bound.")
+        encoded = np.unique(given, return_inverse=True)[1]
         if encoded.shape != (n_samples,):
             raise ValueError(f"labels of shape {encoded.shape} must have shape ({n_samples},).")
         return encoded.astype(np.intp), None, "classification"
@@ -370,7 +373,10 @@ def check_grid(
     name: str, values: Sequence[float] | np.ndarray, *, smallest: float, infinite: bool = False
 ) -> np.ndarray:
     """Return a grid as a sorted array without repetitions, or say what is wrong with it."""
-    grid = np.unique(np.asarray(values, dtype=np.float64))
+    try:
+        grid = np.unique(np.asarray(values, dtype=np.float64))
+    except (TypeError, ValueError):
+        grid = np.empty(0)
     in_range = (grid >= smallest) if smallest > 0 else (grid > smallest)
     if not infinite:
         in_range &= np.isfinite(grid)

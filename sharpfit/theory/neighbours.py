@@ -168,5 +168,6 @@ def exception_counts(distances: np.ndarray, indices: np.ndarray, radius: float) 
     totals = np.bincount(indices[inside], weights=shares, minlength=1)
     scores = np.sort(totals[totals > 0])[::-1]
     spoilt = np.floor(uncovered + np.cumsum(np.concatenate([[0.0], scores])) + _ROUNDING)
+    spoilt[-1] = len(distances)  # all coverers are bad, whatever the sum was rounded to
     counts = np.minimum(spoilt, len(distances)).astype(np.int64)
     return counts[: int(np.argmax(counts >= len(distances))) + 1]

@@ -71,7 +71,8 @@ def variance_form(geometry: Geometry, risks: np.ndarray, delta: float) -> FormCu
     psi = totals[rows, column]
     n_statements = len(geometry.scales) * len(levels)
     budget = -np.log(check_delta(delta) / n_statements) / geometry.n_test
-    values = np.where(psi < 1.0, kl_inverse(psi, budget), psi)
+    limits = kl_inverse(psi, budget)
+    telling = psi < 1.0
     return FormCurve(
         form="variance",
         scales=geometry.scales,
@@ -79,8 +80,8 @@ def variance_form(geometry: Geometry, risks: np.ndarray, delta: float) -> FormCu
         capacities=geometry.capacities[column],
         risks=rounded,
         geometry=costs[rows, column],
-        deviations=values - psi,
-        values=values,
+        deviations=np.where(telling, limits - np.minimum(psi, 1.0), 0.0),
+        values=np.where(telling, limits, psi),
         exceptions=np.zeros(len(rows), dtype=np.int64),
         saturates=True,
     )

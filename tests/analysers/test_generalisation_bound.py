@@ -174,7 +174,7 @@ def test_regression_in_units_of_the_target():
     assert analysis.scale_ >= analysis.lipschitz_constant_ / 40.0
     assert analysis.scale_ / np.sqrt(2) < analysis.lipschitz_constant_ / 40.0
     assert "loss_bound" in analysis.assumptions_
-    assert "clipped loss / 40" in repr(analysis)
+    assert "mean of min(1, |f(x) - y| / 40)" in repr(analysis)
     empirical = GeneralisationBound(model, loss_bound=40.0).fit(rows, targets)
     assert empirical.lipschitz_constant_ <= analysis.lipschitz_constant_ * (1 + 1e-6)
     assert empirical.lipschitz_constant_ >= 30.0
@@ -241,8 +241,10 @@ def test_half_features_draw_rows_without_looking():
     np.testing.assert_allclose(step.estimator_.mean_, X[step.mask_].mean(axis=0))
     for settings, error, message in (
         ({"fraction": 1.0}, ValueError, "fraction=1.0"),
+        ({"fraction": "half"}, ValueError, "fraction='half'"),
         ({"fraction": 1e-4}, ValueError, "one side empty"),
         ({"random_state": None}, TypeError, "random_state=None"),
+        ({"random_state": -1}, TypeError, "random_state=-1"),
         ({"n_metrics": 0}, ValueError, "n_metrics=0"),
     ):
         with pytest.raises(error, match=message):

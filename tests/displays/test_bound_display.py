@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import make_moons
 from sklearn.exceptions import NotFittedError
 
-from sharpfit import BoundDisplay, GeneralisationBound, NetworkClassifier
+from sharpfit import BoundDisplay, GeneralisationBound, NetworkClassifier, NetworkRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -35,9 +35,15 @@ def test_stacked_terms_add_up_to_the_bound(analysis, form):
     table = analysis.curve()
     rows = table["form"] == form
     column = "scale" if form in ("transport", "variance") else "radius"
-    chosen = np.flatnonzero(rows & (table[column] == position))
-    assert table["bound"][chosen] == pytest.approx(height)
-    if form != "covering":
+    if form == "covering":
+        assert [text.get_text() for text in ax.get_xticklabels()] == [
+            f"{table[column][rows][0]:.3g}"
+        ]
+        assert sum(bar.get_height() for bar in ax.patches[:3]) == pytest.approx(height)
+        assert height == pytest.approx(table["bound"][rows][0])
+    else:
+        chosen = np.flatnonzero(rows & (table[column] == position))
+        assert table["bound"][chosen] == pytest.approx(height)
         tops = [layer.get_paths()[0].vertices[:, 1] for layer in ax.collections]
         assert max(top.max() for top in tops) == pytest.approx(table["bound"][rows].max())
     assert column in ax.get_xlabel()
@@ -55,6 +61,33 @@ def test_the_chosen_form_is_drawn_by_default_on_given_axes(analysis):
     assert analysis.statement() in ax.get_title()
 
 
+@pytest.mark.parametrize(
+    ("constant", "settings"),
+    [(0.0, {"method": "covering"}), (1e9, {"method": "transport", "capacities": [np.inf]})],
+)
+def test_infinite_radii_and_infinite_bounds_are_drawn(analysis, constant, settings):
+    X, y = make_moons(60, noise=0.05, random_state=0)
+    X, y = X[y == 0], y[y == 0]
+    network = NetworkClassifier(module__hidden=(16,), max_epochs=20, classes=[0, 1], random_state=0)
+    extreme = GeneralisationBound(network, lipschitz=lambda *_: constant, **settings).fit(X, y)
+    display = BoundDisplay.from_estimator(extreme).plot()
+    display.figure_.canvas.draw()
+    if constant:
+        assert np.isinf(extreme.bound_)
+    else:
+        assert np.isinf(extreme.radius_)
+        assert [text.get_text() for text in display.ax_.get_xticklabels()] == ["inf"]
+
+
+def test_the_axis_names_what_is_bounded():
+    X, _ = make_moons(60, noise=0.05, random_state=0)
+    network = NetworkRegressor(module__hidden=(16,), max_epochs=20, random_state=0)
+    analysis = GeneralisationBound(network, loss_bound=2.0).fit(X, X[:, 0])
+    ax = BoundDisplay.from_estimator(analysis).plot().ax_
+    assert ax.get_ylabel() == "bound on the clipped loss"
+    assert "min(1, |f(x) - y| / 2)" in ax.get_title()
+
+
 def test_frame_holds_all_forms(analysis):
     pandas = pytest.importorskip("pandas")
     frame = BoundDisplay.from_estimator(analysis).frame()
@@ -65,7 +98,9 @@ def test_frame_holds_all_forms(analysis):
 
 
 def test_refusals(analysis):
-    with pytest.raises(ValueError, match="form='one_sided' was not evaluated"):
+    with pytest.raises(
+        ValueError, match=r"form='one_sided' was not evaluated; choose .* \['covering'"
+    ):
         BoundDisplay.from_estimator(analysis).plot(form="one_sided")
     with pytest.raises(NotFittedError):
         BoundDisplay.from_estimator(GeneralisationBound(NetworkClassifier()))

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
 
 from sharpfit.bridge import unwrap
 
-__all__ = ["check_rows"]
+__all__ = ["check_metrics", "check_rows", "check_threshold"]
 
 
 def check_rows(
@@ -31,7 +32,8 @@ def check_rows(
     TypeError
         If there are further arguments or the rows are sparse.
     ValueError
-        If targets are missing or ``loss_bound`` does not fit the estimator.
+        If targets are missing or have several labels a row, or ``loss_bound`` or the network's
+        threshold does not fit.
     """
     if "groups" in fit_params:
         raise TypeError(
@@ -56,6 +58,12 @@ def check_rows(
             "not known what an error is; use NetworkClassifier, NetworkRegressor or skorch's "
             "NeuralNetClassifier or NeuralNetRegressor."
         )
+    check_threshold(network)
+    if is_classifier(network) and np.ndim(y) == 2 and np.shape(y)[1] > 1:
+        raise ValueError(
+            f"y of shape {np.shape(y)} has several labels a row; the bound is on the error of one "
+            "class a row. Take one column at a time."
+        )
     if is_regressor(network) and loss_bound is None:
         raise ValueError(
             "loss_bound=None: the bound of a regressor is on min(1, |f(x) - y| / loss_bound); "
@@ -66,3 +74,56 @@ def check_rows(
             f"loss_bound={loss_bound!r} is for regressors; the bound of a classifier is on its "
             "frequency of errors. Leave it out."
         )
+
+
+def check_threshold(network: Any) -> None:
+    """Refuse a binary network that does not decide by the sign of its logit.
+
+    Parameters
+    ----------
+    network : skorch.NeuralNet
+        The network.
+
+    Raises
+    ------
+    ValueError
+        If it has another ``threshold`` than 1/2.
+    """
+    threshold = getattr(network, "threshold", 0.5)
+    if threshold != 0.5:
+        raise ValueError(
+            f"threshold={threshold!r}: margins are taken at 0.5, so the bound would not be on the "
+            "errors of `predict`. Set threshold=0.5; what it moves, the bias of the last layer can."
+        )
+
+
+def check_metrics(metrics: Any, n_samples: int) -> None:
+    """Refuse what is no table of other spaces of the same rows.
+
+    Parameters
+    ----------
+    metrics : dict of str to array-like of shape (n_samples, d)
+        Rows by name of the space.
+    n_samples : int
+        Number of rows.
+
+    Raises
+    ------
+    TypeError
+        If it is no dictionary.
+    ValueError
+        If a name is taken or rows are missing.
+    """
+    if not isinstance(metrics, dict):
+        raise TypeError(
+            f"metrics of type {type(metrics).__name__} must be a dict of rows by name of the "
+            "metric, for example {'first column': X[:, :1]}."
+        )
+    if "current" in metrics:
+        raise ValueError("metrics names one 'current', which is the metric of the bound itself.")
+    for name, rows in metrics.items():
+        shape = np.shape(rows)
+        if shape[:1] != (n_samples,):
+            raise ValueError(
+                f"metrics[{name!r}] of shape {shape} must hold the same {n_samples} rows."
+            )

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from sharpfit.analysers.bound.arguments import check_threshold
 from sharpfit.analysers.bound.assumptions import Assumption
 from sharpfit.analysers.bound.constants import LipschitzResult, exact_outputs, lipschitz_result
 from sharpfit.analysers.bound.memory import cached_geometry
@@ -83,7 +84,7 @@ def floor_of_rows(X: Any, y: Any, task: str, settings: BoundSettings) -> dict[st
     """
     features = numeric_rows(X)
     if task == "classification":
-        outcomes: dict[str, Any] = {"labels": np.unique(np.asarray(y), return_inverse=True)[1]}
+        outcomes: dict[str, Any] = {"labels": np.asarray(y)}
     else:
         outcomes = {"targets": numeric_rows(y), "loss_bound": _loss_bound(settings)}
     return _floor(_geometry(features, outcomes, settings, None), features, outcomes, settings)
@@ -110,6 +111,7 @@ def bound_of_problem(problem: Problem, y: Any, settings: BoundSettings) -> Probl
     ValueError
         If the settings do not fit the problem; the message says how to go on.
     """
+    check_threshold(problem.network)  # the winner of a search is known only now
     space = metric_space(problem, settings.metric)
     outputs = exact_outputs(problem)
     classification = problem.task == "classification"
@@ -125,11 +127,6 @@ def bound_of_problem(problem: Problem, y: Any, settings: BoundSettings) -> Probl
     if classification:
         evidence = {"margins": values - result.slack, "radii": result.radii}
     else:
-        if result.constant is None:
-            raise ValueError(
-                "lipschitz returned certified radii, which bound a classifier only; return a "
-                "constant for a regression."
-            )
         losses = clipped_residuals(values, targets, settings.loss_bound)
         evidence = {"losses": np.minimum(losses + result.slack / settings.loss_bound, 1.0)}
     delta = (1.0 - settings.confidence) / space.n_metrics

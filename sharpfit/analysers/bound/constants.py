@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from sharpfit.analysers.bound.assumptions import Assumption
 from sharpfit.analysers.bound.metric import MetricSpace
 from sharpfit.bridge import Problem
 from sharpfit.jacobian import (
+    Certificate,
+    certified_radii,
     empirical_margin_constant,
     jacobian_norms,
     lipschitz_certificate,
@@ -131,8 +134,6 @@ def lipschitz_result(
     -------
     LipschitzResult
     """
-    stretch = (1.0 if space.affine is None else space.affine.norm) * target_factor
-    n_rows = len(problem.inputs)
     if lipschitz == "empirical":
         constant, reason = _empirical(problem, space, values, target_factor)
         status = Assumption(
@@ -141,34 +142,66 @@ def lipschitz_result(
             "may be larger, so the number is an estimate",
             "lipschitz='certified'",
         )
-        return LipschitzResult(constant, None, np.zeros(n_rows), status, certified=False)
+        slack = np.zeros(len(problem.inputs))
+        return LipschitzResult(constant, None, slack, status, certified=False)
+    stretch = 1.0 if space.affine is None else space.affine.norm
     if callable(lipschitz):
+        given, status = _called(problem, lipschitz)
+    else:
+        given = lipschitz_certificate(problem.module, tuple(problem.inputs.shape[1:]))
+        folded = "" if space.affine is None else f", times {stretch:.3g} for preprocessing"
+        status = Assumption("holds", f"{given.method} of the layers' constants{folded}")
+    if isinstance(given, Certificate):
         classification = problem.task == "classification"
-        targets = torch.as_tensor(problem.labels) if classification else problem.targets
-        given = lipschitz(problem.module, problem.inputs, targets)
-        radii = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given, np.float64)
-        proved = (getattr(lipschitz, "__module__", None) or "").startswith("sharpfit.")
-        status = Assumption(
-            "holds" if proved else "assumed", f"{_name(lipschitz)} certifies what it returns"
-        )
-        if radii.ndim == 0:
-            slack = _rounding(problem, float(radii), values, target_factor)
-            return LipschitzResult(float(radii) * stretch, None, slack, status, certified=True)
-        if radii.shape != (n_rows,) or np.isnan(radii).any():
-            raise ValueError(
-                f"lipschitz returned shape {radii.shape}; it must return one constant or "
-                f"{n_rows} certified radii without NaN, in the network's input space."
-            )
-        with np.errstate(divide="ignore"):
-            shrunk = np.where(radii > 0, radii / stretch, 0.0)
-        return LipschitzResult(None, shrunk, np.zeros(n_rows), status, certified=True)
-    certificate = lipschitz_certificate(problem.module, tuple(problem.inputs.shape[1:]))
+        given = given.margin_constant if classification else given.constant
+    shift = _input_rounding(problem, space)
+    if np.ndim(given) == 0:
+        constant = float(given) * target_factor
+        slack = constant * shift + _output_rounding(problem, constant, values)
+        return LipschitzResult(constant * stretch, None, slack, status, certified=True)
+    # A ball around the row lies within a larger one around the rounded row.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        radii = np.where(given > shift, (given - shift) / stretch, 0.0)
+    return LipschitzResult(None, radii, np.zeros(len(radii)), status, certified=True)
+
+
+def _called(problem: Problem, function: Callable[..., Any]) -> tuple[Any, Assumption]:
+    """Return the constant, radii or certificate of a callable, checked, and their status."""
+    name = getattr(function, "__name__", type(function).__name__)
+    if isinstance(function, partial):
+        name = getattr(function.func, "__name__", type(function.func).__name__)
     classification = problem.task == "classification"
-    constant = certificate.margin_constant if classification else certificate.constant
-    folded = "" if space.affine is None else f", times {space.affine.norm:.3g} for preprocessing"
-    status = Assumption("holds", f"{certificate.method} of the layers' constants{folded}")
-    slack = _rounding(problem, constant, values, target_factor)
-    return LipschitzResult(constant * stretch, None, slack, status, certified=True)
+    targets = torch.as_tensor(problem.labels) if classification else problem.targets
+    given = function(problem.module, problem.inputs, targets)
+    if isinstance(given, Certificate):
+        return given, Assumption("assumed", f"{name} returns a certificate of the network")
+    n_rows = len(problem.inputs)
+    try:
+        numbers = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given, float)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"lipschitz={name} returned a {type(given).__name__}; it must return one constant or "
+            f"{n_rows} certified radii."
+        ) from error
+    if numbers.ndim == 0:
+        if not 0.0 <= numbers < np.inf:
+            raise ValueError(
+                f"lipschitz={name} returned {given!r}; a constant must be finite and not negative."
+            )
+    elif numbers.shape != (n_rows,) or np.isnan(numbers).any():
+        raise ValueError(
+            f"lipschitz={name} returned shape {numbers.shape}; it must return one constant or "
+            f"{n_rows} certified radii without NaN, in the network's input space."
+        )
+    elif not classification:
+        raise ValueError(
+            f"lipschitz={name} returned certified radii, which bound a classifier only; return a "
+            "constant for a regression."
+        )
+    proved = function is certified_radii or getattr(function, "func", None) is certified_radii
+    return numbers, Assumption(
+        "holds" if proved else "assumed", f"{name} certifies what it returns"
+    )
 
 
 def _empirical(
@@ -202,35 +235,36 @@ def _in_metric(problem: Problem, space: MetricSpace) -> tuple[nn.Module, Tensor]
     if space.affine is None:
         return problem.module, problem.inputs
     like = {"dtype": problem.inputs.dtype, "device": problem.inputs.device}
-    matrix = space.affine.matrix
-    flat = problem.inputs[:1].double().cpu().numpy().reshape(1, -1)
-    offset = (flat - space.features[:1] @ matrix.T)[0]
     module = _AffineInput(
         problem.module,
-        torch.as_tensor(matrix, **like),
-        torch.as_tensor(offset, **like),
+        torch.as_tensor(space.affine.matrix, **like),
+        torch.as_tensor(space.affine.offset, **like),
         problem.inputs.shape[1:],
     )
     return module.eval(), torch.as_tensor(space.features, **like)
 
 
-def _rounding(
-    problem: Problem, constant: float, values: np.ndarray, target_factor: float
-) -> np.ndarray:
-    """Bound, to first order, what rounding may have added to each margin or prediction.
+def _input_rounding(problem: Problem, space: MetricSpace) -> np.ndarray:
+    """Distance of what the network saw from the exact image of each row of the metric.
 
-    The inputs were rounded once to the network's precision. Each of the sums behind an output has
-    as many terms as a weight has columns; the outputs were computed in double precision.
+    Preprocessing and the network take the rows in their own precision, often a single one; what
+    that changed is measured in double precision.
+    """
+    rows, seen = space.features, problem.inputs.double().flatten(1).cpu().numpy()
+    if space.affine is None:
+        return np.linalg.norm(rows - seen, axis=1)
+    terms = rows.shape[1] + 1
+    sizes = space.affine.norm * np.linalg.norm(rows, axis=1) + np.linalg.norm(space.affine.offset)
+    remaining = 4 * terms * np.finfo(np.float64).eps * sizes
+    return np.linalg.norm(space.affine(rows) - seen, axis=1) + remaining
+
+
+def _output_rounding(problem: Problem, constant: float, values: np.ndarray) -> np.ndarray:
+    """Bound, to first order, the rounding of margins or predictions in double precision.
+
+    Each of the sums behind an output has as many terms as a weight has columns.
     """
     terms = sum(p.shape[1:].numel() + 1 for p in problem.module.parameters() if p.ndim)
-    unit, exact = torch.finfo(problem.inputs.dtype).eps, np.finfo(np.float64).eps
     sizes = torch.linalg.vector_norm(problem.inputs.double().flatten(1), dim=1).cpu().numpy()
     magnitudes = np.abs(values).reshape(len(sizes), -1).max(axis=1)
-    return (
-        constant * target_factor * sizes * (unit + 4 * terms * exact)
-        + 4 * terms * exact * magnitudes
-    )
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__name__", type(function).__name__)
+    return 4 * terms * np.finfo(np.float64).eps * (constant * sizes + magnitudes)

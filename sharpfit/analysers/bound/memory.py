@@ -9,7 +9,7 @@ import joblib
 
 from sharpfit.theory import Geometry, fit_geometry
 
-__all__ = ["cached_geometry"]
+__all__ = ["cached_geometry", "check_memory"]
 
 _MOST_ENTRIES = 8
 
@@ -55,6 +55,15 @@ class _ProcessCache:
 _process_cache = _ProcessCache(_MOST_ENTRIES)
 
 
+def check_memory(memory: Any) -> None:
+    """Refuse what is no cache."""
+    if not (memory is None or isinstance(memory, str | PathLike) or hasattr(memory, "cache")):
+        raise TypeError(
+            f"memory={memory!r} must be 'process', None, a path or a joblib.Memory, as in "
+            "scikit-learn's Pipeline."
+        )
+
+
 def _compute(
     features: Any,
     outcomes: dict[str, Any],
@@ -89,15 +98,11 @@ def cached_geometry(
     -------
     Geometry
     """
+    check_memory(memory)
     if memory is None:
         return _compute(features, outcomes, **settings)
     if isinstance(memory, str) and memory == "process":
         return _process_cache.get(features, outcomes, settings)
     if isinstance(memory, str | PathLike):
         memory = joblib.Memory(memory, verbose=0)
-    if not hasattr(memory, "cache"):
-        raise TypeError(
-            f"memory={memory!r} must be 'process', None, a path or a joblib.Memory, as in "
-            "scikit-learn's Pipeline."
-        )
     return memory.cache(_compute, ignore=["n_jobs", "verbose"])(features, outcomes, **settings)

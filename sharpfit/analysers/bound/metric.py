@@ -1,5 +1,6 @@
 """The space in which a bound takes distances, and what lies between it and the network."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from sharpfit.analysers.bound.assumptions import Assumption
 from sharpfit.analysers.half_features import HalfFeatures
 from sharpfit.bridge import AffineMap, Problem, affine_map
 
-__all__ = ["MetricSpace", "metric_space", "numeric_rows"]
+__all__ = ["MetricSpace", "metric_space", "numeric_rows", "untrained_rows"]
 
 _TRAINED_ON_ROWS = Assumption(
     "violated",
@@ -71,64 +72,124 @@ def metric_space(problem: Problem, metric: Any) -> MetricSpace:
         pipeline.
     """
     steps = problem.preprocessing
-    if metric == "preprocessed":
-        status = _TRAINED_ON_ROWS if steps else Assumption("holds", "the raw rows are used")
-        return _space(problem, len(steps), status)
-    halves = [index for index, step in enumerate(steps) if isinstance(step, HalfFeatures)]
+    n_steps = _n_steps(steps, metric)
+    if n_steps == 0:
+        reason = "distances are Euclidean between raw rows; affine preprocessing counts as network"
+        return _space(problem, 0, Assumption("holds", reason))
+    half = _half_features(steps[n_steps - 1])
+    if half is not None and metric != "preprocessed":
+        return _half_space(problem, n_steps, half)
+    return _space(problem, n_steps, _frozen_status(problem, n_steps))
+
+
+def untrained_rows(steps: tuple[Any, ...], X: Any, metric: Any) -> np.ndarray:
+    """Rows of the space in which distances will be taken, where no step has to be fitted for it.
+
+    Parameters
+    ----------
+    steps : tuple of transformers
+        Preprocessing in front of the network.
+    X : array-like of shape (n, ...)
+        Raw rows.
+    metric : None, "euclidean", "preprocessed" or FrozenEstimator
+        As in :func:`metric_space`.
+
+    Returns
+    -------
+    ndarray of float64 of shape (n, d)
+
+    Raises
+    ------
+    ValueError
+        If a step in front of the space has to be fitted first.
+    """
+    steps = steps[: _n_steps(steps, metric)]
+    for step in steps:
+        if not isinstance(step, FrozenEstimator):
+            raise ValueError(
+                f"the distances of this bound are taken behind {type(step).__name__}, which has to "
+                "be fitted first: fit the bound and call floor() without X. For distances between "
+                "the rows of X set metric='euclidean'."
+            )
+    return numeric_rows(_transform(X, steps))
+
+
+def _n_steps(steps: tuple[Any, ...], metric: Any) -> int:
+    """Count the steps in front of the space in which distances are taken."""
     if isinstance(metric, FrozenEstimator):
-        return _space(problem, _position(metric, steps) + 1, _frozen_status(steps, metric))
-    if halves and metric is None:
-        return _half_space(problem, halves[-1])
+        return _position(metric, steps) + 1
+    if metric == "preprocessed":
+        return len(steps)
+    if metric == "euclidean":
+        return 0
+    halves = [i for i, step in enumerate(steps) if _half_features(step) is not None]
+    if halves:
+        return halves[-1] + 1
     leading = 0
-    while metric is None and leading < len(steps) and isinstance(steps[leading], FrozenEstimator):
+    while leading < len(steps) and isinstance(steps[leading], FrozenEstimator):
         leading += 1
-    if leading:
-        return _space(problem, leading, _frozen_status(steps, steps[leading - 1]))
-    reason = "distances are Euclidean between the raw rows; affine preprocessing counts as network"
-    return _space(problem, 0, Assumption("holds", reason))
+    return leading
 
 
-def _half_space(problem: Problem, index: int) -> MetricSpace:
-    step = problem.preprocessing[index]
-    before = _transform(problem.raw_inputs, problem.preprocessing[:index])
-    mask = step.reference_mask(before)
-    fitted_before = [s for s in problem.preprocessing[:index] if not isinstance(s, FrozenEstimator)]
-    n_tried = _metrics_tried(problem.estimator)
-    if n_tried > step.n_metrics:
+def _half_features(step: Any) -> HalfFeatures | None:
+    """Return the ``HalfFeatures`` that a step is, be it frozen or not."""
+    inner = step.estimator if isinstance(step, FrozenEstimator) else step
+    return inner if isinstance(inner, HalfFeatures) else None
+
+
+def _half_space(problem: Problem, n_steps: int, half: HalfFeatures) -> MetricSpace:
+    steps = problem.preprocessing[:n_steps]
+    mask = half.reference_mask(_transform(problem.raw_inputs, steps[:-1]))
+    elsewhere = [step for step in steps[:-1] if not _fixed_given(step, mask)]
+    n_metrics = math.prod(step.n_metrics for step in map(_half_features, steps) if step)
+    n_tried = _metrics_tried(problem.estimator, steps)
+    if n_tried > n_metrics:
         status = Assumption(
             "violated",
             f"the search tried {n_tried} settings of HalfFeatures, which declares "
-            f"n_metrics={step.n_metrics}",
+            f"n_metrics={n_metrics}",
             f"declare HalfFeatures(..., n_metrics={n_tried}), and the bound pays for the choice",
         )
-    elif fitted_before:
+    elif elsewhere:
         status = Assumption(
             "violated",
-            f"{type(fitted_before[0]).__name__} in front of HalfFeatures was fitted on all rows",
+            f"{type(elsewhere[0]).__name__} in front of HalfFeatures was fitted on rows outside "
+            "its half",
             "put it inside: HalfFeatures(make_pipeline(scaler, network))",
         )
     else:
         status = Assumption(
             "holds",
             f"the features were fitted on {np.count_nonzero(mask)} rows drawn by an integer seed; "
-            f"the statement is conditional on these rows and counts {step.n_metrics} metric(s)",
+            f"the statement is conditional on these rows and counts {n_metrics} metric(s)",
             "declare with n_metrics= among how many features you chose",
         )
-    return _space(problem, index + 1, status, reference=mask, n_metrics=step.n_metrics)
+    return _space(problem, n_steps, status, reference=mask, n_metrics=n_metrics)
 
 
-def _metrics_tried(estimator: Any) -> int:
-    """Count the different settings of a HalfFeatures step among the candidates of a search."""
+def _fixed_given(step: Any, mask: np.ndarray) -> bool:
+    """Whether a step depends on no other rows of the sample than those of the mask."""
+    half = _half_features(step)
+    if half is None:
+        return isinstance(step, FrozenEstimator)
+    return np.array_equal(half.mask_, mask)
+
+
+def _metrics_tried(estimator: Any, steps: tuple[Any, ...]) -> int:
+    """Count the different settings of the steps of the metric among the candidates of a search."""
     if not isinstance(estimator, BaseSearchCV):
         return 1
-    inner = estimator.estimator
+    inner, prefix = estimator.best_estimator_, ""
     while isinstance(inner, TransformedTargetRegressor):
-        inner = inner.regressor
-    steps = inner.steps if isinstance(inner, Pipeline) else []
-    names = {name for name, step in steps if isinstance(step, HalfFeatures)}
+        inner, prefix = inner.regressor_, f"{prefix}regressor__"
+    pipeline = inner.steps if isinstance(inner, Pipeline) else []
+    names = {name for name, step in pipeline if any(step is one for one in steps)}
     settings = {
-        repr(
-            sorted((key, value) for key, value in candidate.items() if names & set(key.split("__")))
+        tuple(
+            # Frozen estimators that print alike may have been fitted on different rows.
+            (key, repr(value), id(value) if isinstance(value, FrozenEstimator) else None)
+            for key, value in sorted(candidate.items())
+            if key.removeprefix(prefix).split("__")[0] in names
         )
         for candidate in estimator.cv_results_["params"]
     }
@@ -143,11 +204,14 @@ def _space(
     n_metrics: int = 1,
 ) -> MetricSpace:
     features = numeric_rows(_transform(problem.raw_inputs, problem.preprocessing[:n_steps]))
-    rest = tuple(
-        step.estimator if isinstance(step, FrozenEstimator) else step
-        for step in problem.preprocessing[n_steps:]
-    )
-    affine = affine_map(rest, features.shape[1]) if rest else None
+    rest = problem.preprocessing[n_steps:]
+    try:
+        affine = affine_map(rest, features.shape[1]) if rest else None
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. A step fitted on these rows belongs into HalfFeatures, which fits it on one "
+            "half of them"
+        ) from error
     return MetricSpace(features, affine, reference, n_metrics, status)
 
 
@@ -162,12 +226,17 @@ def _position(metric: FrozenEstimator, steps: tuple[Any, ...]) -> int:
     )
 
 
-def _frozen_status(steps: tuple[Any, ...], metric: FrozenEstimator) -> Assumption:
-    fitted_before = [
-        step for step in steps[: _position(metric, steps)] if not isinstance(step, FrozenEstimator)
-    ]
-    if fitted_before:
+def _frozen_status(problem: Problem, n_steps: int) -> Assumption:
+    steps = problem.preprocessing[:n_steps]
+    if any(not isinstance(step, FrozenEstimator) or _half_features(step) for step in steps):
         return _TRAINED_ON_ROWS
+    n_tried = _metrics_tried(problem.estimator, steps)
+    if n_tried > 1:
+        return Assumption(
+            "violated",
+            f"the search chose among {n_tried} frozen features by looking at the rows",
+            f"take the bound of its best_estimator_ with 1 - confidence divided by {n_tried}",
+        )
     return Assumption(
         "assumed",
         "the frozen features were fitted on data independent of these rows",
@@ -193,7 +262,7 @@ def numeric_rows(X: Any) -> np.ndarray:
             array = array.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise TypeError(
-                f"X of dtype {array.dtype} has no Euclidean distances; encode its columns as "
-                "numbers before the pipeline."
+                f"X of dtype {array.dtype} has no Euclidean distances; put what encodes it as "
+                "numbers into HalfFeatures, and distances are taken behind that."
             ) from error
     return np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float64)

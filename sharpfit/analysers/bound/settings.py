@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 
+from sharpfit.analysers.bound.memory import check_memory
 from sharpfit.theory import DEFAULT_CAPACITIES, METHODS
 from sharpfit.theory.geometry import check_grid
 
@@ -38,22 +40,25 @@ class BoundSettings:
     verbose: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
+        if not isinstance(self.method, str) or self.method not in METHODS:
             raise ValueError(f"method={self.method!r} must be one of {list(METHODS)}.")
-        if not callable(self.lipschitz) and self.lipschitz not in ("empirical", "certified"):
+        named = isinstance(self.lipschitz, str) and self.lipschitz in ("empirical", "certified")
+        if not named and not callable(self.lipschitz):
             raise ValueError(
                 f"lipschitz={self.lipschitz!r} must be 'empirical', 'certified' or a callable "
                 "(module, inputs, targets) -> constant or certified radii."
             )
         known = self.metric is None or isinstance(self.metric, FrozenEstimator)
-        if not known and self.metric not in _METRICS:
+        if not known and not (isinstance(self.metric, str) and self.metric in _METRICS):
             raise ValueError(
                 f"metric={self.metric!r} must be None, one of {list(_METRICS)} or a "
                 "FrozenEstimator that is a step of the pipeline; wrap a pretrained feature "
                 "extractor in sklearn.frozen.FrozenEstimator, or use HalfFeatures as a step."
             )
-        if not 0.0 < self.confidence < 1.0:
-            raise ValueError(f"confidence={self.confidence!r} must lie between 0 and 1.")
+        if not (isinstance(self.confidence, Real) and 0.0 < self.confidence < 1.0):
+            raise ValueError(
+                f"confidence={self.confidence!r} must be a number strictly between 0 and 1."
+            )
         if self.scales is not None:
             check_grid("scales", self.scales, smallest=0.0)
         if self.radii is not None:
@@ -65,13 +70,17 @@ class BoundSettings:
             raise ValueError(
                 f"chunk_size={self.chunk_size!r} must be 'auto' or a positive integer."
             )
-        if self.loss_bound is not None and not 0 < self.loss_bound < np.inf:
-            raise ValueError(f"loss_bound={self.loss_bound!r} must be positive and finite.")
-        if not isinstance(self.random_state, int | np.integer):
-            raise TypeError(
-                f"random_state={self.random_state!r} must be an integer: the splits are part of "
-                "the statement and must be the same for every network that is compared."
+        clips = isinstance(self.loss_bound, Real) and 0 < self.loss_bound < np.inf
+        if self.loss_bound is not None and not clips:
+            raise ValueError(
+                f"loss_bound={self.loss_bound!r} must be a positive and finite number."
             )
+        if not isinstance(self.random_state, int | np.integer) or self.random_state < 0:
+            raise TypeError(
+                f"random_state={self.random_state!r} must be an integer, not negative: the splits "
+                "are part of the statement and must be the same for every network that is compared."
+            )
+        check_memory(self.memory)
 
 
 def _is_count(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """What a bound says, in one line."""
 
 import math
+from decimal import Decimal
 
 __all__ = ["floor_statement", "statement"]
 
@@ -32,9 +33,11 @@ def statement(
     'certified: error <= 0.054 with confidence 95 %'
     >>> statement(0.9978, certified=False, confidence=0.95)
     'estimate: error <= 0.9978 with confidence 95 %'
+    >>> statement(0.25, certified=True, confidence=0.999, loss_bound=2.0)
+    'certified: mean of min(1, |f(x) - y| / 2) <= 0.25 with confidence 99.9 %'
     """
     kind = "certified" if certified else "estimate"
-    what = "error" if loss_bound is None else f"clipped loss / {loss_bound:g}"
+    what = "error" if loss_bound is None else f"mean of min(1, |f(x) - y| / {loss_bound:g})"
     if not math.isfinite(bound):
         return f"vacuous ({kind}): {what} has no finite bound here"
     decimals = max(2, 1 - math.floor(math.log10(bound))) if bound > 0 else 2
@@ -43,7 +46,9 @@ def statement(
     rounded = f"{math.ceil(bound * 10**decimals) / 10**decimals:.{decimals}f}"
     if bound >= 1.0:
         return f"vacuous ({kind}): {what} <= {rounded} says nothing"
-    return f"{kind}: {what} <= {rounded} with confidence {100 * confidence:.4g} %"
+    # As it was written, so that 99.9999 % does not read as 100 %.
+    percent = f"{(100 * Decimal(str(confidence))).normalize():f}"
+    return f"{kind}: {what} <= {rounded} with confidence {percent} %"
 
 
 def floor_statement(floors: dict[str, dict[str, float]]) -> str:
