@@ -17,6 +17,9 @@ _EDGE = 0.9
 # Growth by this part from the measurement before to the one after counts as sharpening.
 _GROWTH = 0.02
 _MOST_LAYERS = 4  # more are in `frame` alone
+# A preconditioned sharpness this many times the plain one needs an axis of decades.
+_DECADES = 10.0
+_LEGEND = 0.4  # room for a legend above curves, in their height
 _AT_EDGE = f"at the edge ({_EDGE:.0%} of the limit)"
 _SHARPENING = "sharpening"
 _PHASES = {_AT_EDGE: _RED, _SHARPENING: _PURPLE}
@@ -169,10 +172,14 @@ class SharpeningDisplay:
         if np.isfinite(floor).any():
             ax.fill_between(updates, floor - error, floor + error, color=_GREEN, alpha=0.3)
             ax.plot(updates, floor, color=_GREEN, label="floor from the Jacobian")
-        ax.plot(updates, limit, "--", color=_RED, label="stability limit, full batch")
+        if np.isfinite(limit).any():
+            ax.plot(updates, limit, "--", color=_RED, label="stability limit, full batch")
         ax.set_ylabel("sharpness (unit of the loss)")
         highest = np.nanmax(np.r_[sharpness, trained, 0.0])
-        ax.set_ylim(0.0, 1.25 * highest if highest > 0 else 1.0)
+        if highest > _DECADES * np.nanmax(np.r_[sharpness, 0.0]) > 0:
+            _scale_by_decades(ax)
+        else:
+            ax.set_ylim(0.0, 1.25 * highest if highest > 0 else 1.0)
 
     def _plot_jacobian(self, ax: Any, updates: np.ndarray) -> None:
         largest = self._column("response_jacobian_max")
@@ -180,12 +187,15 @@ class SharpeningDisplay:
             slopes = self._column("response_slope_bound")
         else:
             largest, slopes = self._column("jacobian_max"), self._column("slope_bound")
+        ax.set_ylabel("Jacobian norm, slopes\n(response per unit of input)")
+        if not np.isfinite(largest).any():
+            _say_unmeasured(ax)
+            return
         ax.plot(updates, largest, color=_BLUE, label="largest Jacobian at the rows")
         ax.plot(updates, slopes, "--", color=_GREY, label="largest slope between rows")
         implied = self._column("loss_slope_bound")
         if np.isfinite(implied).any():
             ax.plot(updates, implied, color=_GREEN, label="slope that the losses imply")
-        ax.set_ylabel("Jacobian norm, slopes\n(response per unit of input)")
         ax.set_ylim(bottom=0.0)
 
     def _plot_factors(self, ax: Any, updates: np.ndarray) -> None:
@@ -203,8 +213,11 @@ class SharpeningDisplay:
             positive = values[np.isfinite(values) & (values > 0)]
             if len(positive):
                 ax.plot(updates, values / positive[0], style, color=colour, label=label)
-        ax.set_yscale("log")
         ax.set_ylabel("factors, over their\nfirst values")
+        if not ax.lines:
+            _say_unmeasured(ax)
+            return
+        _scale_by_decades(ax)
 
     def _shade_phases(self, ax: Any, updates: np.ndarray) -> None:
         middles = np.r_[updates[0], (updates[1:] + updates[:-1]) / 2, updates[-1]]
@@ -241,3 +254,14 @@ class SharpeningDisplay:
     def _column(self, name: str) -> np.ndarray:
         found = [record.get(name, np.nan) for record in self.records]
         return np.array(found, dtype=np.float64)
+
+
+def _scale_by_decades(ax: Any) -> None:
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high * (high / low) ** _LEGEND)
+
+
+def _say_unmeasured(ax: Any) -> None:
+    ax.text(0.5, 0.5, "not measured", ha="center", va="center", transform=ax.transAxes)
+    ax.set_yticks([])

@@ -117,7 +117,11 @@ measurements since.
     rises = int(np.sum(np.diff(columns["loss"][edge or 0 :]) > 0))
     sharpened, steepened = _ratio(sharpness), _ratio(jacobian)
     share = float(columns["gauss_newton_part"][-1] / sharpness[-1]) if sharpness[-1] else np.nan
-    statements = [_about_edge(columns, at_edge, edge, rises), _about_trend(sharpness, sharpened)]
+    reason = usable[-1].get("stability_statement", "no optimiser was given")
+    statements = [
+        _about_edge(columns, at_edge, edge, rises, reason),
+        _about_trend(sharpness, sharpened),
+    ]
     if np.isfinite(steepened):
         statements.append(_about_jacobian(sharpened, steepened, columns))
     statements.append(
@@ -159,11 +163,15 @@ def _records(training: Any) -> Sequence[dict[str, Any]]:
 
 
 def _about_edge(
-    columns: dict[str, np.ndarray], at_edge: np.ndarray, edge: int | None, rises: int
+    columns: dict[str, np.ndarray],
+    at_edge: np.ndarray,
+    edge: int | None,
+    rises: int,
+    reason: str,
 ) -> str:
     limit, trained = columns["stability_limit"], columns["trained_sharpness"]
     if not np.isfinite(limit).any():
-        return "No stability limit is known for the optimiser."
+        return f"No stability limit is known: {reason}."
     if edge is None:
         nearest = np.nanmax(trained / limit)
         return f"Sharpness stayed below the stability limit, at most {nearest:.0%} of it."

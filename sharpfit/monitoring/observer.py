@@ -47,7 +47,8 @@ class Observer:
     batch_size : int or "auto", default="auto"
         Rows of a chunk of the Hessian.
     memory_budget : int, default=2**28
-        Bytes: a quarter for what the Hessian keeps between products, a quarter for the
+        Bytes for the rows and what a measurement keeps: of what the rows leave, half the budget
+        at least, a sixth is for what the Hessian keeps between products, a sixth for the
         eigensolver's basis, and the rest for what passes.
     random_state : int, default=0
         Seed of the rows of the Jacobian and of the eigensolver's noise.
@@ -78,15 +79,17 @@ class Observer:
             self._part = Subsample(inputs, targets, sample_weight, n_rows, random_state)
             inputs, targets, sample_weight = self._part.measured
         self._targets = targets
+        held = sum(t.nbytes for t in (inputs, targets))
+        left = max(memory_budget - held, memory_budget // 2)
         self._network = WatchedNetwork(
             inputs,
             targets,
             sample_weight,
             scale=1.0 if self._part is None else self._part.scale,
             batch_size=batch_size,
-            memory_budget=memory_budget // 4,
+            memory_budget=left // 6,
         )
-        solver = {"tol": tol, "memory_budget": memory_budget // 4, "random_state": random_state}
+        solver = {"tol": tol, "memory_budget": left // 6, "random_state": random_state}
         self._tracker = EigenvalueTracker(n_eigenvalues, **solver)
         self._trained = EigenvalueTracker(1, **solver)
         generator = torch.Generator().manual_seed(random_state)
@@ -213,6 +216,7 @@ class Observer:
         record: dict[str, Any],
     ) -> None:
         record["stability_limit"] = condition.limit
+        record["stability_statement"] = condition.statement
         if condition.shift is not None:
             record["trained_sharpness"] = record["sharpness"] + condition.shift
             record["trained_sharpness_error"] = record["sharpness_error"]

@@ -7,8 +7,9 @@ from torch import Tensor
 from sharpfit.linalg import SymmetricOperator
 
 _EXPECTED = 16  # vectors
-# Basis, products, and one of the two again while it grows.
+# Basis, products, and what is combined of them.
 _COPIES = 3
+_BLOCK = 12  # vectors by which the space grows: copying it for each would double what is held
 
 
 class RitzBasis:
@@ -44,12 +45,21 @@ class RitzBasis:
             self._dtype = torch.float64
         self.capacity = vectors // self._dtype.itemsize
         empty = torch.empty((0, operator.size), dtype=self._dtype, device=operator.device)
-        self._basis, self._products = empty, empty
+        # Rows of both tensors beyond the vectors there are have not been written to yet.
+        self._space: tuple[Tensor, ...] = (empty, empty)
         self._projection = np.zeros((0, 0))
         self._decompose()
 
     def __len__(self) -> int:
-        return len(self._basis)
+        return len(self._projection)
+
+    @property
+    def _basis(self) -> Tensor:
+        return self._space[0][: len(self)]
+
+    @property
+    def _products(self) -> Tensor:
+        return self._space[1][: len(self)]
 
     @property
     def complete(self) -> bool:
@@ -68,10 +78,11 @@ class RitzBasis:
         bool
             False if the direction lies in the basis to rounding, and nothing was added.
         """
-        vector = direction.to(self._basis)
+        basis = self._basis
+        vector = direction.to(basis)
         before = norm = float(vector.norm())
         for _ in range(3):
-            vector = vector - self._basis.T @ (self._basis @ vector)
+            vector = vector - basis.T @ (basis @ vector)
             before, norm = norm, float(vector.norm())
             if norm > 0.5 * before:
                 break
@@ -84,9 +95,11 @@ class RitzBasis:
             raise ValueError("a product of the operator is not finite")
         self.n_products += 1
         self.scale = max(self.scale, length)
-        self._basis = torch.cat([self._basis, vector.unsqueeze(0)])
-        self._products = torch.cat([self._products, product.unsqueeze(0)])
-        column = (self._basis @ product).double().cpu().numpy()
+        count = len(self)
+        if count == len(self._space[0]):
+            self._space = tuple(_with_room(kept) for kept in self._space)
+        self._space[0][count], self._space[1][count] = vector, product
+        column = (self._space[0][: count + 1] @ product).double().cpu().numpy()
         self._projection = np.block(
             [[self._projection, column[:-1, None]], [column[None, :-1], column[-1:, None]]]
         )
@@ -118,6 +131,13 @@ class RitzBasis:
 
     def compress(self, count: int) -> None:
         """Keep the first Ritz vectors alone."""
-        self._basis, self._products = self.vectors(count), self.images(count)
+        self._space = (self.vectors(count), self.images(count))
         self._projection = np.diag(self.values[:count])
         self._decompose()
+
+
+def _with_room(kept: Tensor) -> Tensor:
+    """Return rows with others after them that take no memory until they are written to."""
+    grown = kept.new_empty(len(kept) + _BLOCK, kept.shape[1])
+    grown[: len(kept)] = kept
+    return grown

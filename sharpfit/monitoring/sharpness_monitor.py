@@ -74,7 +74,8 @@ class SharpnessMonitor(Callback):
     batch_size : int or "auto", default="auto"
         Rows of a chunk of the Hessian.
     memory_budget : int, default=2**28
-        Bytes of what one measurement keeps: products, the eigensolver's basis and copies.
+        Bytes of what one measurement keeps: rows, products, the eigensolver's basis and copies.
+        Rows of more than half of it exceed it.
     random_state : int, default=0
         Seed of noise and of the rows of the Jacobian.
     verbose : int, default=0
@@ -89,8 +90,8 @@ class SharpnessMonitor(Callback):
         - ``sharpness``, the largest eigenvalue of the Hessian of the loss, its
           ``gauss_newton_part`` and ``residual_part``; further ones as ``eigenvalue_2`` and so on;
           each with an estimated error, as ``sharpness_error``;
-        - ``stability_limit`` and ``trained_sharpness``, the eigenvalue it concerns, with weight
-          decay and preconditioner;
+        - ``stability_limit``, ``stability_statement``, its formula or why none is known, and
+          ``trained_sharpness``, the eigenvalue it concerns, with weight decay and preconditioner;
         - ``jacobian_max``, ``jacobian_mean`` with ``jacobian_mean_error``: spectral norms of the
           Jacobian of logits or predictions at the rows; ``response_jacobian_max``, that of
           probabilities or predictions;
@@ -263,8 +264,9 @@ class SharpnessMonitor(Callback):
         """Let go of the rows; say how often was measured."""
         if self.verbose or (self.every == "auto" and net.verbose):
             training = time.perf_counter() - self._began - self._spent
+            count = len(self.records_)
             print(
-                f"[SharpnessMonitor] {len(self.records_)} measurements, one in "
+                f"[SharpnessMonitor] {count} measurement{'s' * (count != 1)}, one in "
                 f"{self.interval_:.3g} updates, {self._spent / training:.1%} of the time of "
                 "training",
                 flush=True,

@@ -214,7 +214,7 @@ def stability_condition(
     rule = _RULES.get(type(optimizer))
     name = type(optimizer).__name__
     if rule is None:
-        return StabilityCondition(math.nan, f"no stability limit is known for {name}")
+        return StabilityCondition(math.nan, f"there is no rule for {name}")
     if any(group.get("maximize", False) for group in used):
         return StabilityCondition(math.nan, f"{name} maximises the loss")
     if any(float(group["lr"]) <= 0 for group in used):

@@ -147,3 +147,23 @@ def test_factors_of_the_layers_with_most_curvature_are_drawn():
 def test_records_are_no_history():
     with pytest.raises(TypeError, match="records_"):
         SharpeningDisplay.from_history([{"update": 0}])
+
+
+def test_preconditioned_sharpness_leaves_the_plain_one_visible():
+    records = [record(k, 2.0 + k, trained_sharpness=1e4 * k, limit=8e3) for k in range(4)]
+    sharpness = SharpeningDisplay(records).plot().axes_[1]
+    assert sharpness.get_yscale() == "log"
+    plain = sharpness.transData.transform((0, 2.0)), sharpness.transData.transform((0, 5.0))
+    assert plain[1][1] - plain[0][1] > 0.05 * sharpness.bbox.height
+
+
+def test_what_was_not_measured_is_said():
+    missing = dict.fromkeys(
+        ("response_jacobian_max", "loss_slope_bound", "loss_curvature", "sharpness_floor"), np.nan
+    )
+    records = [record(k, 2.0 + k, limit=np.nan, **missing) for k in range(3)]
+    axes = SharpeningDisplay(records).plot().axes_
+    for ax in axes[2:]:
+        assert [text.get_text() for text in ax.texts] == ["not measured"]
+        assert not ax.lines
+    assert "stability limit, full batch" not in axes[1].get_legend_handles_labels()[1]

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from sharpfit import NetworkClassifier, SharpnessMonitor
 from sharpfit.monitoring import diagnose
@@ -81,7 +82,22 @@ def test_missing_measurements_are_counted():
 
 
 def test_unknown_limits_are_said():
-    assert "No stability limit" in str(diagnose(records([1, 2], [2, 1], limit=math.nan)))
+    rows = records([1, 2], [2, 1], limit=math.nan)
+    assert "No stability limit is known: no optimiser was given." in str(diagnose(rows))
+
+
+def test_the_reason_for_an_unknown_limit_is_said():
+    module, monitor = torch.nn.Linear(2, 2), SharpnessMonitor(n_jacobian_rows=0, history=())
+    groups = [
+        {"params": [module.weight], "momentum": 0.5},
+        {"params": [module.bias], "momentum": 0.9},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    rows = torch.eye(2), torch.tensor([0, 1])
+    for _ in range(2):
+        monitor.update(module, torch.nn.CrossEntropyLoss(), rows, optimizer)
+    told = str(diagnose(monitor))
+    assert "No stability limit is known: the groups of SGD differ in momentum." in told
 
 
 def test_networks_and_monitors_are_read():

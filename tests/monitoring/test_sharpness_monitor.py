@@ -438,7 +438,7 @@ def test_chosen_interval_is_told_where_the_network_is_verbose(every, verbose, to
     lines = [line for line in capsys.readouterr().out.splitlines() if "SharpnessMonitor" in line]
     assert len(lines) == told
     for line in lines:
-        count, interval = re.search(r"(\d+) measurements, one in (\S+) updates", line).groups()
+        count, interval = re.search(r"(\d+) measurements?, one in (\S+) updates", line).groups()
         assert int(count) == len(monitor.records_)
         assert float(interval) == pytest.approx(monitor.n_updates_ / int(count), rel=0.01)
 

@@ -219,7 +219,7 @@ def test_closed_forms():
 def test_unknown_cases_say_why():
     weight, other = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
     cases = [
-        (torch.optim.Adagrad([weight]), "no stability limit is known for Adagrad"),
+        (torch.optim.Adagrad([weight]), "there is no rule for Adagrad"),
         (torch.optim.SGD([weight], lr=0.1, maximize=True), "maximises"),
     ]
     for optimizer, reason in cases:
