@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.datasets import make_moons
 from sklearn.decomposition import PCA
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
@@ -139,6 +140,9 @@ def test_a_moved_threshold_is_another_decision():
     for compute in (GeneralisationBound(binary).fit, partial(scorer, binary)):
         with pytest.raises(ValueError, match=r"threshold=0\.95"):
             compute(rows, classes)
+    search = GridSearchCV(binary.set_params(threshold=0.5), {"threshold": [0.95]}, cv=2)
+    with pytest.raises(ValueError, match=r"threshold=0\.95"):
+        GeneralisationBound(search).fit(rows, classes)
 
 
 def test_several_labels_a_row_are_refused_before_training():

@@ -157,6 +157,31 @@ def test_covering_form_by_hand(blobs):
     assert bound.value == pytest.approx(expected)
 
 
+def test_covering_form_at_low_confidence(blobs):
+    # The inequality behind it is proved up to a failure probability of one half.
+    features, labels, margins, constant = blobs
+    geometry = fit_geometry(features, labels)
+    even, low = (
+        generalisation_bound(
+            geometry, constant, margins=np.abs(margins), method="covering", confidence=confidence
+        )
+        for confidence in (0.5, 0.2)
+    )
+    assert even.deviation == pytest.approx(np.sqrt(np.log(2) / (2 * 31)))
+    assert low.value == even.value
+
+
+def test_infinite_capacity_alone(blobs):
+    features, labels, margins, constant = blobs
+    geometry = fit_geometry(features, labels, scales=[0.05], capacities=[np.inf])
+    for method in ("transport", "variance"):
+        wrong = generalisation_bound(geometry, constant, margins=margins, method=method)
+        assert wrong.value == np.inf
+        right = generalisation_bound(geometry, 0.0, margins=np.abs(margins), method=method)
+        assert right.empirical_risk == 0.0
+        assert right.value == pytest.approx(right.geometry_cost + right.deviation)
+
+
 def test_exceptions_form_by_hand(blobs):
     features, labels, margins, constant = blobs
     geometry = fit_geometry(features, labels, radii=[0.8])

@@ -10,6 +10,7 @@ from sharpfit.theory import fit_geometry, generalisation_bound
         ({"scales": [0.0, 1.0]}, "scales"),
         ({"scales": []}, "scales"),
         ({"scales": [np.nan]}, "scales"),
+        ({"scales": "auto"}, "scales='auto'"),
         ({"capacities": [0.5]}, "capacities"),
         ({"radii": [-1.0]}, "radii"),
         ({"n_splits": 0}, "n_splits=0"),
@@ -28,6 +29,8 @@ def test_settings_out_of_range_are_named(settings, message):
 def test_data_out_of_range_are_named():
     with pytest.raises(ValueError, match="NaN or infinity"):
         fit_geometry([[0.0], [np.nan]], [0, 1])
+    with pytest.raises(ValueError, match="labels contain NaN"):
+        fit_geometry([[0.0], [1.0]], [0.0, np.nan])
     with pytest.raises(ValueError, match="at least 2 rows"):
         fit_geometry([[0.0]], [0])
     with pytest.raises(ValueError, match="loss_bound=None"):
