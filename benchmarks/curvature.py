@@ -210,7 +210,7 @@ def top_resnet(watch):
     ours = partial(_spectrum, module, inputs, targets, batch_size=CHUNK["resnet"])
     exact = ours(1, tol=1e-4).eigenvalues
     peer = Eigenthings(copy.deepcopy(module), batched(inputs, targets, CHUNK["resnet"]))
-    for steps in (40, 50, 60, 70, 80, 100):
+    for steps in (60, 70, 80, 100):  # fully reorthogonalised steps are 3 % off after 56
         error = np.abs(peer.top(steps) / exact - 1).max()
         print(f"top {TOP} ResNet-18: {peer.name} at {steps} is off by {error:.1e}", flush=True)
         if error <= 1e-3:

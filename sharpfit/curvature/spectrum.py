@@ -81,7 +81,10 @@ def hessian_spectrum(
     max_products : int, optional
         Budget of products for the eigenvalues.
     start : Tensor of shape (size,) or (size, j), optional
-        Vectors near the wanted eigenvectors, for example those of an earlier epoch.
+        Vectors near the wanted eigenvectors, for example those of an earlier epoch. By default
+        the gradient, most of which lies among the eigenvectors of the largest eigenvalues
+        (Gur-Ari, Roberts and Dyer, 2018), and a random vector for the smallest ones. Whatever
+        the start misses, random vectors look for; see `sharpfit.linalg.top_eigenpairs`.
     sharpness : bool, default=False
         Whether to compute the largest eigenvalue also where `which` does not give it.
     n_jobs : int, optional
@@ -90,7 +93,7 @@ def hessian_spectrum(
         copies module and rows and has a `memory_budget` of its own, and Ctrl-C leaves no
         partial result.
     random_state : int, optional
-        Seed of start vector and probes.
+        Seed of random vectors.
     progress : Progress, optional
         Told of every part, and of its products unless they run in other processes.
     verbose : int, default=0
@@ -217,6 +220,9 @@ def _leading(
     if conjugate is not None and isinstance(operator, NetworkOperator):
         pairs = eigenpairs_from_outputs(operator, conjugate, count, **solver)
     if pairs is None:
+        if start is None and which != "smallest" and isinstance(operator, NetworkOperator):
+            gradient = operator.unscaled(operator.gradient())
+            start = gradient if gradient.any() else None
         pairs = top_eigenpairs(watch(operator), count, which=which, start=start, **solver)
     share = 1.0
     if isinstance(operator, ObjectiveHessianOperator):

@@ -103,3 +103,17 @@ def test_arguments_out_of_range_are_named(change, message):
     module, inputs, targets = problem("linear")
     with pytest.raises(ValueError, match=message):
         hessian_spectrum(module, nn.CrossEntropyLoss(), inputs, targets, **change)
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0])
+def test_gradient_that_misses_the_largest_eigenvectors(target):
+    # At zero weights the gradient is along the second axis alone, or zero.
+    network = nn.Linear(4, 1, bias=False).double()
+    nn.init.zeros_(network.weight)
+    inputs = torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.5], dtype=torch.float64))
+    targets = torch.tensor([0.0, target, 0.0, 0.0], dtype=torch.float64)
+    arguments = (network, nn.MSELoss(), inputs, targets)
+    settings = {"n_eigenvalues": 2, "random_state": 0, "preconditioner": torch.full((4,), 2.0)}
+    for which in ("largest", "magnitude"):
+        result = hessian_spectrum(*arguments, which=which, **settings)
+        np.testing.assert_allclose(result.eigenvalues, [9 / 4, 1.0], rtol=1e-3)
