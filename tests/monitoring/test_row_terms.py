@@ -11,6 +11,7 @@ from torch.func import jacrev, vmap
 
 from sharpfit.curvature import GaussNewtonOperator, layer_terms
 from sharpfit.jacobian import SlopeBound, jacobian_norms
+from sharpfit.monitoring import SharpnessMonitor
 from sharpfit.monitoring.row_derivatives import row_derivatives
 from sharpfit.monitoring.row_terms import row_terms
 from sharpfit.objective import as_sample_loss
@@ -261,3 +262,21 @@ def test_activations_in_place(build):
         torch.testing.assert_close(found.layers[name].features, layer.features)
     for name, layer in expected.convolutions.items():
         torch.testing.assert_close(found.convolutions[name].backward, layer.backward)
+
+
+def test_layers_of_a_convolutional_network_line_up_as_their_jacobians_do():
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(2, 3, 3, padding=1, stride=2, padding_mode="circular")
+    layers = [convolution, nn.Tanh(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(6, 3)]
+    module, inputs = nn.Sequential(*layers).double(), rows((10, 2, 5, 7))
+    monitor = SharpnessMonitor(alignment=True)
+    found = monitor.update(module, nn.CrossEntropyLoss(), (inputs, torch.arange(10) % 3))
+    entering, total = inputs, torch.eye(70, dtype=torch.float64)
+    product = torch.ones(10, dtype=torch.float64)
+    for layer in layers:
+        own = vmap(jacrev(lambda x, layer=layer: layer(x.unsqueeze(0)).flatten()))(entering)
+        matrices = own.detach().flatten(2)
+        total, product = matrices @ total, product * torch.linalg.matrix_norm(matrices, 2)
+        entering = layer(entering).detach()
+    expected = torch.linalg.matrix_norm(total, 2) / product
+    assert found["layer_alignment"] == pytest.approx(float(expected.mean()), rel=1e-6)
