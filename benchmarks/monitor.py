@@ -18,6 +18,7 @@ from torch import nn
 from sharpfit import NetworkClassifier, SharpnessMonitor
 
 REPETITIONS = 5
+MEMORY_REPETITIONS = 7
 UPDATES = 100
 BUDGET = 2**25
 ALONE = {"n_jacobian_rows": 0, "history": ("sharpness",)}
@@ -201,12 +202,12 @@ def memory():
         peaks = {}
         for kind in ("plain", "watched"):
             command = [sys.executable, "-W", "ignore", __file__, "peak", f"{kind} {batches}"]
-            found = [int(subprocess.check_output(command)) for _ in range(3)]
-            peaks[kind] = float(np.median(found))
-        more = peaks["watched"] - peaks["plain"]
+            found = [int(subprocess.check_output(command)) for _ in range(MEMORY_REPETITIONS)]
+            peaks[kind] = np.array(found) / 2**20
+        more = peaks["watched"] - np.median(peaks["plain"])
         print(
-            f"{batches} batches: peak {peaks['plain'] / 2**20:.0f} MiB, when watched "
-            f"{more / 2**20:.0f} MiB more, bar {BUDGET / 2**20:.0f} MiB"
+            f"{batches} batches: peak {quartiles(peaks['plain'])} MiB, when watched "
+            f"{quartiles(more)} MiB more, bar {BUDGET / 2**20:.0f} MiB"
         )
 
 
