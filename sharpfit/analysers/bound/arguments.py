@@ -59,9 +59,10 @@ def check_rows(
             "NeuralNetClassifier or NeuralNetRegressor."
         )
     check_threshold(network)
-    if is_classifier(network) and np.ndim(y) == 2 and np.shape(y)[1] > 1:
+    shape = np.asarray(y).shape
+    if is_classifier(network) and len(shape) == 2 and shape[1] > 1:
         raise ValueError(
-            f"y of shape {np.shape(y)} has several labels a row; the bound is on the error of one "
+            f"y of shape {shape} has several labels a row; the bound is on the error of one "
             "class a row. Take one column at a time."
         )
     if is_regressor(network) and loss_bound is None:
@@ -122,7 +123,7 @@ def check_metrics(metrics: Any, n_samples: int) -> None:
     if "current" in metrics:
         raise ValueError("metrics names one 'current', which is the metric of the bound itself.")
     for name, rows in metrics.items():
-        shape = np.shape(rows)
+        shape = np.asarray(rows).shape
         if shape[:1] != (n_samples,):
             raise ValueError(
                 f"metrics[{name!r}] of shape {shape} must hold the same {n_samples} rows."
