@@ -77,7 +77,7 @@ class HessianSpectrum(CallbackSupport, DelegatingAnalyser):
         Processes for eigenvalues, trace and density, as joblib takes them. They give the numbers
         of one process up to rounding, and each has a `memory_budget` of its own.
     random_state : int, RandomState or None, default=None
-        Seed of start vectors and probes.
+        Seed of random vectors.
     verbose : int, default=0
         Print one line per this many products. Callbacks of scikit-learn 1.9 and later, set with
         `set_callbacks`, are told of every product.
