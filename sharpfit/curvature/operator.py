@@ -317,6 +317,7 @@ class NetworkOperator(SymmetricOperator):
                 self._capacity = max(self.memory_budget // state - 2, 0)
             if len(self._kept) < self._capacity and chunk.start == self._n_kept_rows():
                 self._kept.append(linearisation)
+            del linearisation  # or two states would be alive while the next one is built
 
     def _first_order(self) -> Iterator[Linearisation]:
         """Yield linearisations without growing the kept ones by what first order needs."""
