@@ -240,6 +240,52 @@ def patches(rng: np.random.Generator) -> DataSet:
     return X - X.mean(axis=1, keepdims=True), np.repeat([0, 1], [len(rows) for rows in found])
 
 
+def pulse_counts(rng: np.random.Generator) -> DataSet:
+    """Whether one, two or three pulses of random places and heights are in 40 noisy samples."""
+    y = rng.integers(3, size=2300)
+    X = 0.3 * rng.normal(size=(len(y), 40))
+    for count in range(3):
+        centres = rng.uniform(2, 38, size=(len(y), 1))
+        pulse = rng.uniform(1, 2, size=(len(y), 1)) * np.exp(-((np.arange(40) - centres) ** 2) / 4)
+        X += pulse * (y >= count)[:, None]
+    return X, y
+
+
+def next_pixel(rng: np.random.Generator) -> DataSet:
+    """Grey patches of 8 x 8 pixels of two photographs; the pixel to the right of the fourth row."""
+    rows = []
+    for image in datasets.load_sample_images().images:
+        grey = image.mean(axis=2) / 255
+        windows = np.lib.stride_tricks.sliding_window_view(grey, (8, 9))[::7, ::7]
+        rows.append(windows.reshape(-1, 8, 9))
+    windows = np.concatenate(rows)
+    X = windows[:, :, :8].reshape(len(windows), -1)
+    return X, windows[:, 3, 8] - windows[:, 3, 7]
+
+
+def turned_digits(rng: np.random.Generator) -> DataSet:
+    """Digits turned by a multiple of a quarter, and by how many of them."""
+    images = datasets.load_digits().images
+    y = rng.integers(4, size=len(images))
+    turned = [np.rot90(image, turns) for image, turns in zip(images, y, strict=True)]
+    return np.reshape(turned, (len(y), -1)), y
+
+
+def walks(rng: np.random.Generator) -> DataSet:
+    """Whether the sum of 16 steps of one, up or down, ever exceeds three."""
+    steps = rng.choice([-1.0, 1.0], size=(2250, 16))
+    return steps, (steps.cumsum(axis=1).max(axis=1) > 3) * 1
+
+
+def oscillators(rng: np.random.Generator) -> DataSet:
+    """Damping of a noisy oscillation of random frequency and phase, seen at 30 times."""
+    frequency, phase, damping = rng.uniform([1, 0, 0], [3, 6.28, 1], size=(2200, 3)).T
+    times = np.linspace(0, 4, 30)
+    angle = np.outer(frequency, times) * 2 + phase[:, None]
+    X = np.exp(-np.outer(damping, times)) * np.cos(angle)
+    return X + 0.1 * rng.normal(size=X.shape), damping
+
+
 def docstrings(rng: np.random.Generator) -> DataSet:
     """Hashed words of the first 30 of a docstring; which of four packages it is from."""
     found = [_docstrings(name) for name in ("networkx", "numpy", "scipy", "sklearn")]

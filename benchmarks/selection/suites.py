@@ -25,12 +25,15 @@ from data_sets import (
     mnist,
     motifs,
     moved_digits,
+    next_pixel,
     orders,
+    oscillators,
     parity,
     patches,
     pendulum,
     phishing,
     planes,
+    pulse_counts,
     segments,
     shapes,
     signals,
@@ -41,7 +44,9 @@ from data_sets import (
     sums,
     teacher,
     teacher_regression,
+    turned_digits,
     uneven_noise,
+    walks,
     water,
     waveform,
     yeast,
@@ -285,18 +290,12 @@ SUITES = {
             ]
         ),
         *(
-            dataclasses.replace(suite, held_back=True, n_configurations=24)
+            dataclasses.replace(suite, n_configurations=24)
             for suite in [
                 Suite("orders", orders, 250, "recurrent", image=(20, 2), one_logit=True),
                 Suite("water", water, 200, "recurrent", image=(24, 1), task="regression"),
                 Suite("motifs", motifs, 300, "convolutional", image=(1, 48)),
                 Suite("patches", patches, 300, "convolutional", image=(8, 8), one_logit=True),
-                Suite("docstrings", docstrings, 300, "regularised"),
-                Suite("boston", boston, 250, "regularised", task="regression"),
-                Suite("pendulum", pendulum, 250, "plain", task="regression"),
-                Suite("uneven_noise", uneven_noise, 200, "plain", task="regression"),
-                Suite("sparse_regression", sparse_regression, 200, "plain", task="regression"),
-                Suite("rare_classes", RARE_CLASSES, 350, "plain", noise=0.05),
             ]
         ),
         Suite(
@@ -305,9 +304,38 @@ SUITES = {
             400,
             "convolutional",
             image=(18, 18),
-            held_back=True,
             n_configurations=12,
             overrides={"width": [4, 8], "epochs": [5, 15, 30]},
+        ),
+        *(
+            dataclasses.replace(suite, held_back=True, n_configurations=24)
+            for suite in [
+                Suite("docstrings", docstrings, 300, "regularised"),
+                Suite("boston", boston, 250, "regularised", task="regression"),
+                Suite("pendulum", pendulum, 250, "plain", task="regression"),
+                Suite("uneven_noise", uneven_noise, 200, "plain", task="regression"),
+                Suite("sparse_regression", sparse_regression, 200, "plain", task="regression"),
+                Suite("rare_classes", RARE_CLASSES, 350, "plain", noise=0.05),
+            ]
+        ),
+        *(
+            dataclasses.replace(suite, held_back=True, n_configurations=20)
+            for suite in [
+                Suite("pulse_counts", pulse_counts, 300, "convolutional", image=(1, 40)),
+                Suite(
+                    "next_pixel",
+                    next_pixel,
+                    300,
+                    "convolutional",
+                    image=(8, 8),
+                    task="regression",
+                ),
+                Suite("turned_digits", turned_digits, 300, "convolutional", image=(8, 8)),
+                Suite("walks", walks, 250, "recurrent", image=(16, 1), one_logit=True),
+                Suite(
+                    "oscillators", oscillators, 250, "recurrent", image=(30, 1), task="regression"
+                ),
+            ]
         ),
     ]
 }

@@ -21,7 +21,7 @@ _ROWS_PER_BATCH = 4096
 _LARGEST_NUMBER_OF_ROWS = 1000
 # Of the points where networks are judged; fewer rows are judged where inputs are very wide.
 _LARGEST_NUMBER_OF_BYTES = 128 * 2**20
-_POINTS_PER_ROW = 10
+_POINTS_PER_ROW = 7  # at most: a row of three spatial axes has six stand-ins
 
 
 class SelectionCriterion:
@@ -36,7 +36,7 @@ class SelectionCriterion:
 
     Inputs that are arrays count as signals or images, channels first; but matrices, steps first,
     unless the network has one-dimensional convolutions. If the best regression is one on patterns
-    that occur anywhere in them, rows shifted by one place are stand-ins too.
+    that occur anywhere in them, the stand-ins are the rows shifted by one place instead.
 
     Parameters
     ----------
@@ -132,11 +132,11 @@ def _examine(inputs: Tensor, targets: np.ndarray) -> _Examination:
     n_judged = min(_LARGEST_NUMBER_OF_ROWS, max(100, _LARGEST_NUMBER_OF_BYTES // bytes_per_row))
     regression = fit_kernel_regression(rows, targets, shape=shape, largest_number=n_judged)
     judged = rows[regression.indices]
-    stand_ins = [stand_in_rows(rows, regression.indices)]
     if isinstance(regression.features, PatchFeatures):
-        stand_ins.append(shifted_rows(judged, regression.features.shape))
-    moved = [each.reshape(-1, rows.shape[1]) for each in stand_ins]
-    points = np.concatenate([judged, *moved])
+        stand_ins = shifted_rows(judged, regression.features.shape)
+    else:
+        stand_ins = stand_in_rows(rows, regression.indices)
+    points = np.concatenate([judged, stand_ins.reshape(-1, rows.shape[1])])
     answers = [regression.leave_one_out, regression.predict(points)]
     tensor = torch.as_tensor(points).to(inputs.dtype).reshape(-1, *inputs.shape[1:])
     return _Examination(tensor, np.concatenate(answers))
