@@ -4,6 +4,7 @@ import joblib
 import numpy as np
 import pytest
 
+import sharpfit
 import sharpfit.theory.geometry as geometry_module
 from sharpfit.analysers.bound.memory import cached_geometry
 
@@ -135,3 +136,13 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch, memory):
 def test_other_memories_are_refused():
     with pytest.raises(TypeError, match=r"memory=3.*joblib\.Memory"):
         geometry(3)
+
+
+def test_another_version_computes_anew(tmp_path, computations, monkeypatch):
+    geometry(tmp_path)
+    n_blocks = len(computations)
+    geometry(tmp_path)
+    assert len(computations) == n_blocks
+    monkeypatch.setattr(sharpfit, "__version__", "0.0.0")
+    geometry(tmp_path)
+    assert len(computations) == 2 * n_blocks

@@ -7,6 +7,7 @@ from typing import Any
 
 import joblib
 
+import sharpfit
 from sharpfit.theory import Geometry, fit_geometry
 
 __all__ = ["cached_geometry", "check_memory"]
@@ -70,8 +71,10 @@ def _compute(
     *,
     n_jobs: int | None = None,
     verbose: int = 0,
+    version: str = "",
     **settings: Any,
 ) -> Geometry:
+    """Compute a geometry; `version` is there for the hash of the arguments."""
     return fit_geometry(features, **outcomes, n_jobs=n_jobs, verbose=verbose, **settings)
 
 
@@ -105,4 +108,6 @@ def cached_geometry(
         return _process_cache.get(features, outcomes, settings)
     if isinstance(memory, str | PathLike):
         memory = joblib.Memory(memory, verbose=0)
-    return memory.cache(_compute, ignore=["n_jobs", "verbose"])(features, outcomes, **settings)
+    kept = memory.cache(_compute, ignore=["n_jobs", "verbose"])
+    # A certificate may not rest on what an older version computed.
+    return kept(features, outcomes, version=sharpfit.__version__, **settings)
