@@ -137,4 +137,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # By its name, other processes can import it.
+    from factorial import main as run
+
+    run()
