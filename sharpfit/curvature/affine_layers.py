@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sharpfit.curvature.layers import Kept, Layer, over_channels
 from sharpfit.curvature.linearisation import Parts
+from sharpfit.linalg.matrix_products import add_times_transposed, times_transposed
 
 
 class Affine(Layer):
@@ -102,11 +103,11 @@ class Dense(Affine):
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x W^T + b``; see `Affine`."""
-        return x @ weight.T if bias is None else torch.addmm(bias, x, weight.T)
+        return times_transposed(x, weight, bias)
 
     def add(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         """Return ``y + x W^T``; see `Affine`."""
-        return y.addmm_(x, weight.T)
+        return add_times_transposed(y, x, weight)
 
     def pull_back(
         self,
@@ -119,10 +120,12 @@ class Dense(Affine):
     ) -> Tensor | None:
         """Add ``u^T x`` and return ``u W``; see `Affine`."""
         if total is not None:
-            total.addmm_(cotangent.T, x)
+            add_times_transposed(total, cotangent.T, x.T)
         if not onwards:
             return None
-        return cotangent @ weight if onto is None else onto.addmm_(cotangent, weight)
+        if onto is None:
+            return times_transposed(cotangent, weight.T)
+        return add_times_transposed(onto, cotangent, weight.T)
 
 
 class Convolution(Affine):

@@ -8,7 +8,14 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from sharpfit.curvature.affine_layers import Convolution, Dense, Normalisation
-from sharpfit.curvature.layers import Elementwise, FixedLinear, Flatten, Layer, MaxPooling
+from sharpfit.curvature.layers import (
+    Elementwise,
+    FixedLinear,
+    Flatten,
+    Layer,
+    MaxPooling,
+    Rectifier,
+)
 from sharpfit.curvature.network import Network
 from sharpfit.curvature.piecewise import PIECEWISE_LINEAR, symbolic_trace, unstack
 
@@ -18,7 +25,8 @@ _SMOOTH: tuple[Any, ...] = (
     *(F.celu, F.elu, F.gelu, F.logsigmoid, F.mish, F.selu, F.silu, F.sigmoid, F.softplus),
     *(F.softsign, F.tanh, torch.sigmoid, torch.tanh, "sigmoid", "tanh"),
 )
-_INCREASING: tuple[Any, ...] = (nn.ReLU, F.relu, torch.relu, "relu", nn.ReLU6, nn.Tanh, F.tanh)
+_INCREASING: tuple[Any, ...] = (nn.ReLU6, nn.Tanh, F.tanh)
+_RECTIFIERS: tuple[Any, ...] = (nn.ReLU, F.relu, torch.relu, "relu")
 _IDENTITY = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 _AVERAGE_POOLING = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
 _MAX_POOLING = {nn.MaxPool1d: F.max_pool1d, nn.MaxPool2d: F.max_pool2d}
@@ -82,6 +90,8 @@ def _read(node: fx.Node, module: nn.Module, places: dict[int, int]) -> list[Laye
         return [MaxPooling(lambda x: target(x, *arguments, **keywords, return_indices=True))]
     if target in (F.avg_pool1d, F.avg_pool2d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d):
         return [FixedLinear(lambda x: target(x, *arguments, **keywords))]
+    if target in _RECTIFIERS:
+        return [Rectifier()]
     if target in PIECEWISE_LINEAR or target in _SMOOTH:
         function = getattr(torch.Tensor, target) if isinstance(target, str) else target
         return [
@@ -101,6 +111,8 @@ def _read_module(layer: Any, places: dict[int, int]) -> list[Layer] | None:
         return []
     if kind is nn.Flatten:
         return [Flatten()] if (layer.start_dim, layer.end_dim) == (1, -1) else None
+    if kind in _RECTIFIERS:
+        return [Rectifier()]
     if kind in PIECEWISE_LINEAR or kind in _SMOOTH:
         return [Elementwise(layer, kind in PIECEWISE_LINEAR, kind in _INCREASING)]
     if kind in _AVERAGE_POOLING:

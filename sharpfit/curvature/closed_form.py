@@ -55,6 +55,7 @@ class ClosedForm(Linearisation):
         if self._cotangents is None:
             self._cotangents = self._pull(self.output_gradient(), None)
         tangents, output_dot = self._push(direction)
+        self.tangents = output_dot
         cotangent_dot: Tensor | None = self.curve(output_dot)
         for index in range(len(self._chain) - 1, self._first - 1, -1):
             assert cotangent_dot is not None

@@ -33,6 +33,7 @@ class KeptGraph(Linearisation):
         self.loss = loss
         self.chunk = chunk
         self._parameters = network.parameters
+        self._seen: list[Tensor] = []  # shared with the graph, which must not hold this object
         with torch.enable_grad(), differentiable_kernels(), LeanDerivatives():
             self._outputs = network.module(chunk.inputs)
         self.outputs = self._outputs.detach()
@@ -55,9 +56,11 @@ class KeptGraph(Linearisation):
     def add_hessian_product(self, direction: Parts, total: Parts) -> None:
         """Add ``H v``; see `Linearisation`."""
         gradient = self._gradient[1]
+        self.tangents = None
         if gradient:
             weights = [direction[index] for index in gradient]
             self._add(list(gradient.values()), weights, total)
+            self.tangents = self._seen.pop() if self._seen else None
 
     def state_bytes(self) -> int:
         """Return the bytes kept; see `Linearisation`."""
@@ -80,7 +83,8 @@ class KeptGraph(Linearisation):
     def _gradient(self) -> tuple[Tensor, dict[int, GradientEdge]]:
         with torch.enable_grad():
             cotangents = _OutputGradient.apply(
-                *(self._outputs, self.output_gradient(), self._curvature_map, self.chunk.weights)
+                *(self._outputs, self.output_gradient(), self._curvature_map, self.chunk.weights),
+                self._seen,
             )
             if not cotangents.requires_grad:
                 return cotangents, {}
@@ -100,14 +104,16 @@ class _OutputGradient(torch.autograd.Function):
         gradient: Tensor,
         curvature_map: Callable[[Tensor], Tensor],
         weights: Tensor,
+        seen: list[Tensor],
     ) -> Tensor:
-        ctx.curvature_map, ctx.weights = curvature_map, weights
+        ctx.curvature_map, ctx.weights, ctx.seen = curvature_map, weights, seen
         return gradient.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, tangents: Tensor) -> Any:
-        return ctx.curvature_map(tangents).mul_(ctx.weights), None, None, None
+        ctx.seen[:] = [tangents]
+        return ctx.curvature_map(tangents).mul_(ctx.weights), None, None, None, None
 
 
 def _varying(parts: tuple[Tensor | None, ...]) -> dict[int, GradientEdge]:

@@ -119,6 +119,18 @@ class Elementwise(Layer):
         return found.addcmul_(cotangent * kept[1], x_dot)
 
 
+class Rectifier(Elementwise):
+    """The rectifier, in fewer passes over its entries than activations in general."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.relu, piecewise_linear=True, increasing=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Kept]:
+        """Return ``y``; see `Layer`."""
+        y = x.relu()
+        return y, (y.sign(),)
+
+
 class FixedLinear(Layer):
     """A linear map without parameters, such as flattening or average pooling.
 

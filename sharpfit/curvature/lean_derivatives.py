@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+from sharpfit.linalg.matrix_products import add_times_transposed, times_transposed
+
 _CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _RECTIFIERS: tuple[Any, ...] = (F.relu, torch.relu, torch.Tensor.relu)
 _RECTIFIERS_IN_PLACE: tuple[Any, ...] = (F.relu_, torch.relu_, torch.Tensor.relu_)
@@ -191,7 +193,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return F.linear(x, weight, bias)
+        return _over_rows(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Any:
@@ -225,9 +227,9 @@ class _PulledThrough(torch.autograd.Function):
             tangents += [] if x_dot is None else [(x_dot, weight)]
             cotangent_dot = _sum_of_transforms(tangents, bias_dot, cotangent)
         if weight_dot is not None and wanted[1]:
-            pulled_x = cotangent @ weight_dot
+            pulled_x = _over_rows(cotangent, weight_dot.T)
         if x_dot is not None and wanted[2]:
-            pulled_weight = _rows(cotangent).T @ _rows(x_dot)
+            pulled_weight = times_transposed(_rows(cotangent).T, _rows(x_dot).T)
         return cotangent_dot, pulled_x, pulled_weight, None
 
 
@@ -236,8 +238,8 @@ def _pull_through(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     rows = _rows(cotangent)
     return (
-        cotangent @ weight if wanted[0] else None,
-        rows.T @ _rows(x) if wanted[1] else None,
+        _over_rows(cotangent, weight.T) if wanted[0] else None,
+        times_transposed(rows.T, _rows(x).T) if wanted[1] else None,
         rows.sum(dim=0) if wanted[2] else None,
     )
 
@@ -248,10 +250,14 @@ def _sum_of_transforms(
     """Return the sum of ``x W^T`` over pairs, and of a bias."""
     if not factors:
         return torch.zeros_like(like) if bias is None else bias.expand_as(like).contiguous()
-    total = F.linear(*factors[0], bias)
+    total = _over_rows(*factors[0], bias)
     for x, weight in factors[1:]:
-        _rows(total).addmm_(_rows(x), weight.T)
+        add_times_transposed(_rows(total), _rows(x), weight)
     return total
+
+
+def _over_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return times_transposed(_rows(x), weight, bias).view(*x.shape[:-1], -1)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -48,11 +48,14 @@ class Linearisation(ABC):
         The rows.
     loss : SampleLoss
         The loss of the outputs.
+    tangents : Tensor of shape (n, C) or None
+        ``J v`` of the last Hessian product, where it falls out on the way.
     """
 
     outputs: Tensor
     chunk: Chunk
     loss: SampleLoss
+    tangents: Tensor | None = None
 
     @abstractmethod
     def jacobian_product(self, direction: Parts) -> Tensor:

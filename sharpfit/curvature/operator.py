@@ -2,8 +2,8 @@
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -274,10 +274,43 @@ class NetworkOperator(SymmetricOperator):
         float
         """
         parts = self.selection.split(direction)
+        return self._sum_of_forms(
+            (linearisation, linearisation.jacobian_product(parts))
+            for linearisation in self._first_order()
+        )
+
+    def last_tangents(self) -> list[Tensor] | None:
+        """Return ``J v`` of the last Hessian product, at every chunk.
+
+        Returns
+        -------
+        list of Tensor of shape (n, C), or None
+            None where a chunk's state was not kept, or its route does not come by them.
+        """
+        if len(self._kept) < self.n_chunks:
+            return None
+        found = [linearisation.tangents for linearisation in self._kept]
+        return None if any(tangents is None for tangents in found) else cast("list[Tensor]", found)
+
+    @torch.no_grad()
+    def gauss_newton_form_of(self, tangents: list[Tensor]) -> float:
+        """Return ``v^T G v`` of the data loss, given ``J v``.
+
+        Parameters
+        ----------
+        tangents : list of Tensor of shape (n, C)
+            Sums of what `last_tangents` returned.
+
+        Returns
+        -------
+        float
+        """
+        return self._sum_of_forms(zip(self._kept, tangents, strict=True))
+
+    def _sum_of_forms(self, pairs: Iterable[tuple[Linearisation, Tensor]]) -> float:
         form = torch.zeros((), dtype=torch.float64, device=self.device)
-        for linearisation in self._first_order():
+        for linearisation, tangents in pairs:
             chunk = linearisation.chunk
-            tangents = linearisation.jacobian_product(parts)
             curved = linearisation.loss.curvature_product(
                 linearisation.outputs, chunk.targets, tangents
             )

@@ -12,6 +12,7 @@ from sharpfit.curvature import HessianOperator
 from sharpfit.linalg import SymmetricOperator
 from sharpfit.monitoring.fixed_rows import FixedRows
 from sharpfit.monitoring.record_names import measured, unmeasured
+from sharpfit.monitoring.recorded_tangents import RecordedTangents
 from sharpfit.monitoring.stability import StabilityCondition, stability_condition
 from sharpfit.monitoring.subsample import Subsample
 from sharpfit.monitoring.tracker import EigenvalueTracker, TrackedEigenpairs
@@ -190,13 +191,15 @@ class Observer:
         weights = self._network.row_weights(operator.loss)
         record["loss"] = float(weights @ losses.double())
         record["gradient_norm"] = float(gradient.double().norm())
-        pairs = self._tracker.measure(operator, gradient, max_products=max_products)
+        recorded = RecordedTangents(operator)
+        pairs = self._tracker.measure(recorded, gradient, max_products=max_products)
         record["n_products"] = pairs.n_products
         for place in range(min(self.n_eigenvalues, len(pairs.values))):
             name = f"eigenvalue_{place + 1}" if place else "sharpness"
             record[name], record[f"{name}_error"] = _with_error(pairs, place, self._tracker.tol)
         vector = pairs.vectors[:, 0]
-        record["gauss_newton_part"] = operator.gauss_newton_form(vector)
+        record["gauss_newton_part"] = recorded.gauss_newton_form(vector, pairs.coefficients)
+        del recorded
         record["residual_part"] = record["sharpness"] - record["gauss_newton_part"]
         if self.layers:
             record["layers"] = _layer_shares(operator, vector)

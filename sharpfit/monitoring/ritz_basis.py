@@ -48,6 +48,7 @@ class RitzBasis:
         # Rows of both tensors beyond the vectors there are have not been written to yet.
         self._space: tuple[Tensor, ...] = (empty, empty)
         self._projection = np.zeros((0, 0))
+        self._compressed = False
         self._decompose()
 
     def __len__(self) -> int:
@@ -116,14 +117,20 @@ class RitzBasis:
         """Return the first Ritz vectors, of shape (count, size)."""
         return self._coefficients[:, :count].T @ self._basis
 
+    def coefficients(self) -> np.ndarray | None:
+        """Return the first Ritz vector in the vectors multiplied so far, if all are there yet."""
+        return None if self._compressed else self._coefficients[:, 0].cpu().numpy()
+
     def images(self, count: int) -> Tensor:
         """Return the products of the first Ritz vectors, of shape (count, size)."""
         return self._coefficients[:, :count].T @ self._products
 
     def residuals(self, count: int) -> Tensor:
         """Return ``A y - t y`` of the first Ritz pairs, of shape (count, size)."""
+        coefficients = self._coefficients[:, :count].T
         values = torch.as_tensor(self.values[:count]).to(self._basis)
-        return self.images(count) - values.unsqueeze(1) * self.vectors(count)
+        shifts = values.unsqueeze(1) * coefficients
+        return torch.addmm(coefficients @ self._products, shifts, self._basis, alpha=-1)
 
     def newest_product(self) -> Tensor:
         """Return the product of the vector added last, of shape (size,)."""
@@ -133,6 +140,7 @@ class RitzBasis:
         """Keep the first Ritz vectors alone."""
         self._space = (self.vectors(count), self.images(count))
         self._projection = np.diag(self.values[:count])
+        self._compressed = True
         self._decompose()
 
 

@@ -1,0 +1,99 @@
+"""Products on the kernel of oneDNN: those of float64, and only where it serves."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sharpfit.linalg.matrix_products import add_times_transposed, times_transposed
+
+LARGE, SMALL = (200, 96, 112), (7, 5, 3)  # rows, inner, columns
+HAS_KERNEL = (
+    torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
+)
+
+
+def factors(shape, dtype=torch.float32):
+    rows, inner, columns = shape
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, inner, generator=generator, dtype=torch.float64)
+    weight = torch.randn(columns, inner, generator=generator, dtype=torch.float64)
+    bias = torch.randn(columns, generator=generator, dtype=torch.float64)
+    return x.to(dtype), weight.to(dtype), bias.to(dtype)
+
+
+class Kernels(TorchDispatchMode):
+    """Remember which operations run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **kwargs or {})
+
+    @property
+    def by_onednn(self):
+        return any("_linear_pointwise" in name for name in self.names)
+
+
+@pytest.mark.parametrize("shape", [LARGE, SMALL, (1, 4000, 300), (4000, 300, 1), (300, 1, 4000)])
+@pytest.mark.parametrize("transposed", [False, True])
+@torch.no_grad()
+def test_products_are_those_of_float64(shape, transposed):
+    x, weight, bias = factors(shape)
+    if transposed:
+        x, weight = x.T.contiguous().T, weight.T.contiguous().T
+    exact = x.double() @ weight.double().T
+    rounding = 2e-7 * shape[1] ** 0.5 * float(exact.abs().max())
+    total = torch.ones(shape[0], shape[2])
+    for found, expected in (
+        (times_transposed(x, weight), exact),
+        (times_transposed(x, weight, bias), exact + bias.double()),
+        (add_times_transposed(total, x, weight), exact + 1),
+    ):
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=rounding)
+    torch.testing.assert_close(total.double(), exact + 1, rtol=0, atol=rounding)
+
+
+@pytest.mark.skipif(not HAS_KERNEL, reason="no AVX-512, or no oneDNN")
+def test_the_kernel_serves_large_products_in_single_precision_only():
+    with torch.no_grad():
+        for (shape, dtype), expected in {
+            (LARGE, torch.float32): True,
+            (LARGE, torch.float64): False,
+            (SMALL, torch.float32): False,
+        }.items():
+            with Kernels() as kernels:
+                times_transposed(*factors(shape, dtype))
+            assert kernels.by_onednn == expected
+        # Not by `torch.backends.mkldnn.flags`, which warns of other hardware.
+        torch._C._set_mkldnn_enabled(False)
+        try:
+            with Kernels() as kernels:
+                times_transposed(*factors(LARGE))
+        finally:
+            torch._C._set_mkldnn_enabled(True)
+        assert not kernels.by_onednn
+
+
+def test_derivatives_are_those_of_autograd():
+    x, weight, bias = factors(LARGE)
+    layer = nn.Linear(*reversed(weight.shape))
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    times_transposed(x, layer.weight, layer.bias).square().sum().backward()
+    found = layer.weight.grad.clone()
+    layer.zero_grad()
+    layer(x).square().sum().backward()
+    torch.testing.assert_close(found, layer.weight.grad)
+
+
+@torch.no_grad()
+def test_transforms_see_through():
+    x, weight, _ = factors(LARGE)
+    stack = torch.stack([x, 2 * x])
+    found = torch.func.vmap(lambda rows: times_transposed(rows, weight))(stack)
+    torch.testing.assert_close(found, stack @ weight.T, rtol=1e-4, atol=1e-3)
