@@ -57,8 +57,29 @@ class Eigenthings:
         """Largest eigenvalues; `steps` is the number of Lanczos steps, None its default."""
         from hessian_eigenthings import lanczos
 
-        result = lanczos(self.operator, k=TOP, max_iter=steps, which="LA", seed=0)
+        # Beyond 50 steps its default is not to reorthogonalise, and copies of values appear.
+        result = lanczos(
+            self.operator,
+            k=TOP,
+            max_iter=steps,
+            reorthogonalize=None if steps is None else True,
+            which="LA",
+            seed=0,
+        )
         return np.sort(np.asarray(result.eigenvalues))[::-1]
+
+    def prefixes(self, steps):
+        """Yield numbers of steps and the largest eigenvalues after them, from one run."""
+        from hessian_eigenthings.algorithms.lanczos import lanczos_tridiagonal
+
+        generator = torch.Generator().manual_seed(0)
+        start = torch.randn(self.operator.size, generator=generator)
+        found = lanczos_tridiagonal(self.operator, start, steps)
+        own, links = found.alphas.double(), found.betas.double()
+        for count in range(TOP, steps + 1):
+            inner = links[: count - 1]
+            matrix = torch.diag(own[:count]) + torch.diag(inner, 1) + torch.diag(inner, -1)
+            yield count, torch.linalg.eigvalsh(matrix).flip(0)[:TOP].numpy()
 
     settings = (16, 20, 24, 28, 32, 36, 40, 50, 60)
 

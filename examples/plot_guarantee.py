@@ -29,7 +29,6 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from sharpfit import (
-    BoundDisplay,
     GeneralisationBound,
     HalfFeatures,
     NetworkClassifier,
@@ -74,7 +73,7 @@ for name, assumption in certified.assumptions_.items():
 # The terms against the radius: points of the other half that lie within the radius of no point of
 # the reference half count as errors, and so do those that depend on a point without this radius.
 
-BoundDisplay.from_estimator(certified).plot(form="exceptions")
+certified.plot(form="exceptions")
 
 # %%
 # Other bounds for a network on all rows

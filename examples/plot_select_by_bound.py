@@ -31,7 +31,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sharpfit import (
-    BoundDisplay,
     GeneralisationBound,
     HalfFeatures,
     NetworkClassifier,
@@ -167,7 +166,7 @@ print(f"bound {bound.bound_:.3f}, test error {errors[by_bound.best_index_]:.3f}"
 for name, assumption in bound.assumptions_.items():
     print(f"  {name}: {assumption.status}")
 
-BoundDisplay.from_estimator(bound).plot()
+bound.plot()
 plt.show()
 
 # %%

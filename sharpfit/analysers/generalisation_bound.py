@@ -302,6 +302,24 @@ class GeneralisationBound(DelegatingAnalyser):
         """
         return floor_statement(self.floor({} if metrics is None else metrics, X=X, y=y))
 
+    def plot(self, ax: Any = None, *, form: str | None = None) -> Any:
+        """Draw the terms of the bound against its scale.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; new ones by default.
+        form : str, optional
+            Form to draw; the one that gave the bound by default.
+
+        Returns
+        -------
+        BoundDisplay
+        """
+        from sharpfit.displays import BoundDisplay
+
+        return BoundDisplay.from_estimator(self).plot(ax, form=form)
+
     def intrinsic_dimension(self) -> IntrinsicDimension:
         """Estimate the intrinsic dimension of the rows in the metric of the bound.
 

@@ -53,7 +53,8 @@ def test_stacked_terms_add_up_to_the_bound(analysis, form):
 
 def test_the_chosen_form_is_drawn_by_default_on_given_axes(analysis):
     figure, ax = plt.subplots()
-    display = BoundDisplay.from_estimator(analysis).plot(ax)
+    display = analysis.plot(ax)
+    assert isinstance(display, BoundDisplay)
     assert display.ax_ is ax
     assert display.figure_ is figure
     (marker,) = [line for line in ax.lines if line.get_marker() == "o"]
@@ -104,3 +105,9 @@ def test_refusals(analysis):
         BoundDisplay.from_estimator(analysis).plot(form="one_sided")
     with pytest.raises(NotFittedError):
         BoundDisplay.from_estimator(GeneralisationBound(NetworkClassifier()))
+
+
+def test_the_analysis_draws_the_form_asked_for(analysis):
+    assert "exceptions" in analysis.plot(form="exceptions").ax_.get_title()
+    with pytest.raises(ValueError, match="form"):
+        analysis.plot(form="triangle")
