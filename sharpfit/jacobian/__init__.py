@@ -9,6 +9,7 @@ from sharpfit.jacobian.margin_constant import MarginConstant, empirical_margin_c
 from sharpfit.jacobian.margins import margin_gradients
 from sharpfit.jacobian.norms import JacobianNorms, jacobian_norms
 from sharpfit.jacobian.radii import certified_radii
+from sharpfit.jacobian.row_pairs import RowPairs
 from sharpfit.jacobian.sample_slopes import Slopes, slopes
 from sharpfit.jacobian.smoothness import smoothness_certificate
 from sharpfit.jacobian.variation import LocalVariation, local_variation
@@ -28,6 +29,7 @@ __all__ = [
     "LayerNorms",
     "LocalVariation",
     "MarginConstant",
+    "RowPairs",
     "SlopeBound",
     "Slopes",
     "UnboundedLossError",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sharpfit.jacobian.arguments import check_count, check_tensor, checked_loss
 from sharpfit.jacobian.pairs import Floats, pair_blocks
+from sharpfit.jacobian.row_pairs import RowPairs
 from sharpfit.jacobian.sample_slopes import as_points, check_neighbours
 from sharpfit.objective import BinaryCrossEntropy, CrossEntropy, SampleLoss, SquaredError
 
@@ -43,7 +44,7 @@ def slope_bound(
     loss: SampleLoss | nn.Module,
     losses: Tensor,
     targets: Tensor,
-    inputs: ArrayLike,
+    inputs: ArrayLike | RowPairs,
     *,
     n_outputs: int,
     n_neighbours: int | None = None,
@@ -72,8 +73,8 @@ def slope_bound(
         ``loss.values(outputs, targets)``.
     targets : Tensor of shape (n, ...)
         As the loss takes them.
-    inputs : array-like of shape (n, ...)
-        Samples; distances are Euclidean.
+    inputs : array-like of shape (n, ...) or RowPairs
+        Samples; distances are Euclidean. Pairs that keep them serve measurement after measurement.
     n_outputs : int
         Number `C` of the network's outputs.
     n_neighbours : int, optional
@@ -100,7 +101,7 @@ def slope_bound(
     >>> float(slope_bound(SquaredError(), torch.ones(2), targets, [[0.0], [1.0]], n_outputs=1))
     2.0
     """
-    points = as_points(inputs, "inputs")
+    points = inputs.points if isinstance(inputs, RowPairs) else as_points(inputs, "inputs")
     check_count("n_outputs", n_outputs)
     check_tensor("losses", losses)
     check_tensor("targets", targets)
@@ -112,7 +113,11 @@ def slope_bound(
         )
     check_neighbours(n_neighbours, len(points))
     largest, pair = 0.0, None
-    for block in pair_blocks(points, n_neighbours, name="slope_bound", verbose=verbose):
+    if isinstance(inputs, RowPairs) and n_neighbours is None:
+        blocks = inputs.blocks()
+    else:
+        blocks = pair_blocks(points, n_neighbours, name="slope_bound", verbose=verbose)
+    for block in blocks:
         gaps = np.sqrt(np.maximum(block.squared_differences(vectors), 0.0))
         gaps -= radii[block.rows]
         gaps -= radii[block.columns]

@@ -1,16 +1,17 @@
 """Slopes between rows, what the losses say of them, and how much the Jacobian varies."""
 
 import math
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor, nn
 
 from sharpfit.jacobian import (
+    RowPairs,
     SlopeBound,
     UnboundedLossError,
     local_variation,
     slope_bound,
-    slopes,
 )
 from sharpfit.objective import BinaryCrossEntropy, CrossEntropy, SampleLoss
 
@@ -45,7 +46,12 @@ class RowSlopes:
 
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         self._targets = targets
-        self._points = inputs.flatten(1).double().cpu().numpy()
+        self._inputs = inputs.flatten(1).double().cpu()
+
+    @cached_property
+    def _pairs(self) -> RowPairs:
+        # Not before the network has been evaluated, which names a row that is not finite.
+        return RowPairs(self._inputs)
 
     def measure(self, loss: SampleLoss, outputs: Tensor) -> dict[str, float]:
         """Return the largest slopes of outputs and of probabilities or predictions.
@@ -60,11 +66,11 @@ class RowSlopes:
         dict
             ``slope_bound`` and ``response_slope_bound``.
         """
-        found = slopes(outputs.cpu().numpy(), self._points).largest
+        found = self._pairs.largest_slope(outputs.cpu().numpy())
         probabilities = response(loss, outputs)
         if probabilities is None:
             return {"slope_bound": found, "response_slope_bound": found}
-        steepest = slopes(probabilities.cpu().numpy(), self._points).largest
+        steepest = self._pairs.largest_slope(probabilities.cpu().numpy())
         return {"slope_bound": found, "response_slope_bound": steepest}
 
     def implied(self, loss: SampleLoss, losses: Tensor, n_outputs: int) -> SlopeBound | None:
@@ -81,7 +87,7 @@ class RowSlopes:
         SlopeBound or None
         """
         try:
-            return slope_bound(loss, losses, self._targets, self._points, n_outputs=n_outputs)
+            return slope_bound(loss, losses, self._targets, self._pairs, n_outputs=n_outputs)
         except UnboundedLossError:
             return None
 
@@ -89,7 +95,8 @@ class RowSlopes:
         """Return the distance of two rows."""
         if pair is None:
             return math.nan
-        return float(np.linalg.norm(self._points[pair[0]] - self._points[pair[1]]))
+        points = self._pairs.points
+        return float(np.linalg.norm(points[pair[0]] - points[pair[1]]))
 
 
 def variation(module: nn.Module, loss: SampleLoss, inputs: Tensor) -> dict[str, float]:
