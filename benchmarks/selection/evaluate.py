@@ -1,7 +1,8 @@
 """Score every criterion on every trained suite and print how well it picks.
 
 ``python evaluate.py`` prints the development suites; ``--held-back`` adds the held-back ones;
-``--write`` also writes results.csv and results.md.
+``--write`` also writes results.csv and results.md. Of suites whose networks are not in the cache,
+what results.csv says is kept.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from training import CACHE, N_FOLDS, SEEDS, member, tensors, trained
 
 FOLDS, HOLD_OUT, OURS = "5-fold error", "20 % hold-out error", "selection_scorer"
 N_BOOTSTRAP = 4000
+RESULTS = Path(__file__).with_name("results.csv")
 SMALLEST_GRID = 10
 N_CANDIDATES = 50
 
@@ -110,7 +112,7 @@ def intervals(judged: pd.DataFrame, column: str) -> pd.DataFrame:
     )
 
 
-def report(judged: pd.DataFrame, costs: dict[str, float]) -> str:
+def report(judged: pd.DataFrame) -> str:
     """Tables in Markdown."""
     tau, regret = intervals(judged, "tau"), intervals(judged, "regret")
     lines = [
@@ -136,7 +138,7 @@ def report(judged: pd.DataFrame, costs: dict[str, float]) -> str:
         means = group.groupby("criterion")[["tau", "regret"]].mean()
         cells = [f"{means.tau[name]:.2f} / {means.regret[name]:.4f}" for name in shown]
         size = f"{group.seed.nunique()}, {round(group.networks.mean())}"
-        lines.append(f"| {suite} ({size}) | {costs[suite]:.3f} | " + " | ".join(cells) + " |")
+        lines.append(f"| {suite} ({size}) | {group.cost.mean():.3f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -146,27 +148,31 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write results.csv and results.md")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    judged, costs = [], {}
+    before = pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame(columns=["suite"])
+    judged = []
     for name, suite in SUITES.items():
-        if (suite.held_back and not arguments.held_back) or not (CACHE / name).exists():
+        if suite.held_back and not arguments.held_back:
             continue
-        if len(list((CACHE / name).glob("*.pt"))) < SMALLEST_GRID:
-            print(f"{name}: fewer than {SMALLEST_GRID} networks are trained, left out")
+        trained_networks = list((CACHE / name).glob("*.pt"))
+        if len(trained_networks) >= SMALLEST_GRID:
+            scores = score(suite)
+            found = judge(scores).assign(suite=name, cost=cost(scores))
+        else:
+            found = before[before.suite == name]
+        if found.empty:
+            print(f"{name}: {len(trained_networks)} networks are trained, left out")
             continue
-        scores = score(suite)
-        judged.append(judge(scores).assign(suite=name, held_back=suite.held_back))
-        costs[name] = cost(scores)
+        judged.append(found.assign(held_back=suite.held_back))
     table = pd.concat(judged)
     sections = ["# Selection from training rows", "## Development suites"]
-    sections.append(report(table[~table.held_back], costs))
-    if arguments.held_back:
-        sections += ["## Held-back suites", report(table[table.held_back], costs)]
+    sections.append(report(table[~table.held_back]))
+    if table.held_back.any():
+        sections += ["## Held-back suites", report(table[table.held_back])]
     text = "\n\n".join(sections) + "\n"
     print(text)
     if arguments.write:
-        here = Path(__file__).parent
-        table.round(5).to_csv(here / "results.csv", index=False)
-        (here / "results.md").write_text(text)
+        table.round(5).to_csv(RESULTS, index=False)
+        RESULTS.with_suffix(".md").write_text(text)
 
 
 if __name__ == "__main__":
