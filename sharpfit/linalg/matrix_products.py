@@ -79,5 +79,7 @@ def _has_kernel() -> bool:
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # The kernel reads factors as they lie, but a bias as if it were contiguous.
+    bias = None if bias is None else bias.contiguous()
     found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return found

@@ -57,6 +57,26 @@ def test_products_are_those_of_float64(shape, transposed):
     torch.testing.assert_close(total.double(), exact + 1, rtol=0, atol=rounding)
 
 
+def strided(tensor):
+    """Return the same numbers, two apart along every axis."""
+    wide = torch.full([2 * size for size in tensor.shape], torch.nan)
+    every_other = tuple(slice(None, None, 2) for _ in tensor.shape)
+    wide[every_other] = tensor
+    return wide[every_other]
+
+
+@torch.no_grad()
+def test_arguments_may_lie_anyhow():
+    x, weight, bias = factors(LARGE)
+    exact = x.double() @ weight.double().T
+    found = times_transposed(strided(x), strided(weight), strided(bias))
+    torch.testing.assert_close(found.double(), exact + bias.double(), rtol=0, atol=1e-4)
+    first = x[:1].expand_as(x)
+    found = times_transposed(first, weight, bias[:1].expand_as(bias))
+    expected = exact[:1].expand_as(exact) + bias[0].double()
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
+
+
 @pytest.mark.skipif(not HAS_KERNEL, reason="no AVX-512, or no oneDNN")
 def test_the_kernel_serves_large_products_in_single_precision_only():
     with torch.no_grad():
