@@ -1,5 +1,8 @@
 """Products of matrices on the fastest kernels that PyTorch has for them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import torch
@@ -8,6 +11,23 @@ from torch import Tensor, nn
 # Below these, setting a oneDNN product up costs what its kernel gains.
 _LEAST_SIDE = 16
 _LEAST_MULTIPLICATIONS = 1 << 20
+_COPIED = 2048  # columns of a factor that are copied at a time
+
+_plain: ContextVar[bool] = ContextVar("plain_products", default=False)
+
+
+@contextmanager
+def plain_products() -> Iterator[None]:
+    """Leave all products to the BLAS that PyTorch calls.
+
+    oneDNN compiles kernels for the shapes that it meets, and keeps them: a few megabytes, and half
+    a one more for every shape.
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
 
 
 def times_transposed(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -65,6 +85,7 @@ def _is_faster_by_onednn(x: Tensor, weight: Tensor) -> bool:
         and type(weight) in (Tensor, nn.Parameter)
         and not torch._C._are_functorch_transforms_active()
         and bool(torch.backends.mkldnn.enabled)
+        and not _plain.get()
         and _has_kernel()
     )
 
@@ -79,7 +100,18 @@ def _has_kernel() -> bool:
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    # The kernel reads factors as they lie, but a bias as if it were contiguous.
-    bias = None if bias is None else bias.contiguous()
+    # The kernel copies a first factor that is not contiguous, so long ones are taken in parts.
+    inner = x.shape[1]
+    step = inner if x.is_contiguous() else _COPIED
+    first = slice(min(step, inner))
+    # It reads factors as they lie, but a bias as if it were contiguous.
+    total = _multiply(x[:, first], weight[:, first], None if bias is None else bias.contiguous())
+    for start in range(step, inner, step):
+        part = slice(start, start + step)
+        total.add_(_multiply(x[:, part], weight[:, part], None))
+    return total
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return found

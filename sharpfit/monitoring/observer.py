@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from sharpfit.curvature import HessianOperator
 from sharpfit.linalg import SymmetricOperator
+from sharpfit.linalg.matrix_products import plain_products
 from sharpfit.monitoring.fixed_rows import FixedRows
 from sharpfit.monitoring.record_names import measured, unmeasured
 from sharpfit.monitoring.recorded_tangents import RecordedTangents
@@ -18,6 +20,12 @@ from sharpfit.monitoring.subsample import Subsample
 from sharpfit.monitoring.tracker import EigenvalueTracker, TrackedEigenpairs
 from sharpfit.monitoring.watched_network import WatchedNetwork
 from sharpfit.objective import SampleLoss
+
+# Parts of the memory budget that rows leave: one is the Hessian's, one the eigensolver's, and the
+# rest what passes during a product, which takes several times what is kept of a chunk.
+_SHARES = 7
+# Bytes below which products do without kernels that are compiled, and kept, for their shapes.
+_FRUGAL = 2**26
 
 
 class Observer:
@@ -49,7 +57,7 @@ class Observer:
         Rows of a chunk of the Hessian.
     memory_budget : int, default=2**28
         Bytes for the rows and what a measurement keeps: of what the rows leave, half the budget
-        at least, a sixth is for what the Hessian keeps between products, a sixth for the
+        at least, a seventh is for what the Hessian keeps between products, a seventh for the
         eigensolver's basis, and the rest for what passes.
     random_state : int, default=0
         Seed of the rows of the Jacobian and of the eigensolver's noise.
@@ -75,6 +83,7 @@ class Observer:
         self.n_eigenvalues = n_eigenvalues
         self.layers = layers
         self._device = inputs.device
+        self._frugal = memory_budget < _FRUGAL
         self._part = None
         if n_rows is not None and n_rows < len(inputs):
             self._part = Subsample(inputs, targets, sample_weight, n_rows, random_state)
@@ -88,9 +97,9 @@ class Observer:
             sample_weight,
             scale=1.0 if self._part is None else self._part.scale,
             batch_size=batch_size,
-            memory_budget=left // 6,
+            memory_budget=left // _SHARES,
         )
-        solver = {"tol": tol, "memory_budget": left // 6, "random_state": random_state}
+        solver = {"tol": tol, "memory_budget": left // _SHARES, "random_state": random_state}
         self._tracker = EigenvalueTracker(n_eigenvalues, **solver)
         self._trained = EigenvalueTracker(1, **solver)
         generator = torch.Generator().manual_seed(random_state)
@@ -154,6 +163,7 @@ class Observer:
             torch.enable_grad(),
             torch.autocast(device.type, enabled=False),
             np.errstate(over="ignore", invalid="ignore"),
+            plain_products() if self._frugal else nullcontext(),
         ):
             try:
                 self._measure(module, loss, optimizer, criterion_takes_log, max_products, record)

@@ -5,7 +5,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sharpfit.linalg.matrix_products import add_times_transposed, times_transposed
+from sharpfit.linalg.matrix_products import (
+    add_times_transposed,
+    plain_products,
+    times_transposed,
+)
 
 LARGE, SMALL = (200, 96, 112), (7, 5, 3)  # rows, inner, columns
 HAS_KERNEL = (
@@ -38,7 +42,9 @@ class Kernels(TorchDispatchMode):
         return any("_linear_pointwise" in name for name in self.names)
 
 
-@pytest.mark.parametrize("shape", [LARGE, SMALL, (1, 4000, 300), (4000, 300, 1), (300, 1, 4000)])
+@pytest.mark.parametrize(
+    "shape", [LARGE, SMALL, (50, 5000, 40), (1, 4000, 300), (4000, 300, 1), (300, 1, 4000)]
+)
 @pytest.mark.parametrize("transposed", [False, True])
 @torch.no_grad()
 def test_products_are_those_of_float64(shape, transposed):
@@ -96,6 +102,12 @@ def test_the_kernel_serves_large_products_in_single_precision_only():
         finally:
             torch._C._set_mkldnn_enabled(True)
         assert not kernels.by_onednn
+        with Kernels() as kernels, plain_products():
+            times_transposed(*factors(LARGE))
+        assert not kernels.by_onednn
+        with Kernels() as kernels:
+            times_transposed(*factors(LARGE))
+        assert kernels.by_onednn
 
 
 def test_derivatives_are_those_of_autograd():
