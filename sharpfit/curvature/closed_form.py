@@ -72,6 +72,8 @@ class ClosedForm(Linearisation):
     def state_bytes(self) -> int:
         """Return the bytes kept; see `Linearisation`."""
         kept = [part for parts in self._kept for part in parts if isinstance(part, Tensor)]
+        if self.tangents is not None:
+            kept.append(self.tangents)
         return storage_bytes([*kept, *(self._cotangents or [])], without=[self.chunk.inputs])
 
     def _push(self, direction: Parts) -> tuple[list[Tensor | None], Tensor]:

@@ -67,6 +67,8 @@ class KeptGraph(Linearisation):
         built: list[Tensor | GradientEdge] = [self._outputs]
         if "_gradient" in self.__dict__:
             built += [self._gradient[0], *self._gradient[1].values()]
+        if self.tangents is not None:
+            built.append(self.tangents)
         return storage_bytes(saved_tensors(built), without=self._parameters)
 
     def _add(
@@ -113,7 +115,8 @@ class _OutputGradient(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, tangents: Tensor) -> Any:
         ctx.seen[:] = [tangents]
-        return ctx.curvature_map(tangents).mul_(ctx.weights), None, None, None, None
+        # Not in place: a loss may return the tangents themselves.
+        return ctx.curvature_map(tangents) * ctx.weights, None, None, None, None
 
 
 def _varying(parts: tuple[Tensor | None, ...]) -> dict[int, GradientEdge]:

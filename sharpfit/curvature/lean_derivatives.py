@@ -257,8 +257,12 @@ def _sum_of_transforms(
 
 
 def _over_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return times_transposed(_rows(x), weight, bias).view(*x.shape[:-1], -1)
+    found = times_transposed(_rows(x), weight, bias)
+    if x.ndim == 2:
+        return found
+    # No view in the eyes of autograd, which would forbid to change it in place.
+    return torch.ops.aten._unsafe_view(found, [*x.shape[:-1], weight.shape[0]])
 
 
 def _rows(x: Tensor) -> Tensor:
-    return x.reshape(-1, x.shape[-1])
+    return x.flatten(0, -2)

@@ -79,7 +79,8 @@ class Linearisation(ABC):
 
     def curve(self, tangents: Tensor) -> Tensor:
         """Return ``A u``, the curvature of ``L`` in the outputs times tangents of them."""
-        return self._curvature_map(tangents).mul_(self.chunk.weights)
+        # Not in place: a loss may return the tangents themselves.
+        return self._curvature_map(tangents) * self.chunk.weights
 
     @cached_property
     def _curvature_map(self) -> Callable[[Tensor], Tensor]:

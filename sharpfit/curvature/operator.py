@@ -280,7 +280,7 @@ class NetworkOperator(SymmetricOperator):
         )
 
     def last_tangents(self) -> list[Tensor] | None:
-        """Return ``J v`` of the last Hessian product, at every chunk.
+        """Return ``J v`` of the last Hessian product, at every chunk, `v` as `unscaled` gives it.
 
         Returns
         -------

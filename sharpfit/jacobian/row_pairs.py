@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from sharpfit.jacobian.pairs import PairBlock, pair_blocks
 from sharpfit.jacobian.sample_slopes import as_points
 
-_KEPT_ROWS = 512  # at most, for which the distances, a megabyte then, are kept
+_KEPT_ROWS = 512  # at most, for which the distances, 1.5 megabytes then, are kept
 
 
 class RowPairs:
@@ -48,8 +48,15 @@ class RowPairs:
         -------
         float
             0 if no two rows differ.
+
+        Raises
+        ------
+        ValueError
+            If lengths differ or a value is not finite.
         """
         function = as_points(values, "values")
+        if len(function) != len(self):
+            raise ValueError(f"values has {len(function)} rows and the pairs are of {len(self)}")
         function = function - function.mean(axis=0)
         largest = 0.0
         for block in self.blocks():

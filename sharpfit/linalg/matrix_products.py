@@ -12,6 +12,7 @@ from torch import Tensor, nn
 _LEAST_SIDE = 16
 _LEAST_MULTIPLICATIONS = 1 << 20
 _COPIED = 2048  # columns of a factor that are copied at a time
+_ADDED = 1 << 20  # entries of a product that is added to another
 
 _plain: ContextVar[bool] = ContextVar("plain_products", default=False)
 
@@ -43,7 +44,7 @@ def times_transposed(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     -------
     Tensor of shape (n, m)
     """
-    if _is_faster_by_onednn(x, weight):
+    if _is_faster_by_onednn(x, weight) and (bias is None or bias.shape == weight.shape[:1]):
         return _by_onednn(x, weight, bias)
     return x @ weight.T if bias is None else torch.addmm(bias, x, weight.T)
 
@@ -61,9 +62,13 @@ def add_times_transposed(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     -------
     Tensor of shape (n, m)
     """
-    if _is_faster_by_onednn(x, weight):
-        return total.add_(_by_onednn(x, weight, None))
-    return total.addmm_(x, weight.T)
+    if not _is_faster_by_onednn(x, weight):
+        return total.addmm_(x, weight.T)
+    step = max(_ADDED // len(weight), _LEAST_SIDE)  # rows, of which the product is held beside it
+    for start in range(0, len(x), step):
+        rows = slice(start, start + step)
+        total[rows].add_(_by_onednn(x[rows], weight, None))
+    return total
 
 
 def _is_faster_by_onednn(x: Tensor, weight: Tensor) -> bool:
@@ -86,8 +91,16 @@ def _is_faster_by_onednn(x: Tensor, weight: Tensor) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and bool(torch.backends.mkldnn.enabled)
         and not _plain.get()
+        and _does_not_overlap(x)
+        and _does_not_overlap(weight)
         and _has_kernel()
     )
+
+
+def _does_not_overlap(matrix: Tensor) -> bool:
+    """Whether rows, or columns, follow one another in memory, or are all the same."""
+    (short, count), (long, _) = sorted(zip(matrix.stride(), matrix.shape, strict=True))
+    return short == 0 or long >= short * count
 
 
 @cache

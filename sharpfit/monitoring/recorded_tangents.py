@@ -49,7 +49,7 @@ class RecordedTangents(SymmetricOperator):
         float
         """
         if coefficients is None or not self._complete:
-            return self.operator.gauss_newton_form(vector)
+            return self.operator.gauss_newton_form(self.operator.unscaled(vector))
         combined = [
             sum(float(weight) * part for weight, part in zip(coefficients, parts, strict=True))
             for parts in zip(*self._products, strict=True)

@@ -212,3 +212,34 @@ def test_transforms_inside_the_module():
     dense = dense_hessian(module, F.cross_entropy, inputs, targets)
     operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets)
     torch.testing.assert_close(operator.to_dense(), dense, rtol=0, atol=2e-7)
+
+
+class Changed(nn.Module):
+    """Linear layers whose outputs are changed in place, and one that may get no rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(6, 8)
+        self.tokens = nn.Linear(4, 4)
+        self.expert = nn.Linear(6, 3)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, inputs):
+        hidden = F.relu_(self.first(inputs))
+        tokens = self.tokens(hidden.unflatten(1, (2, 4)))
+        tokens.mul_(0.5)
+        hidden = hidden + F.elu(tokens.flatten(1), inplace=True)
+        outputs = self.last(torch.tanh(hidden))
+        outputs += 1.0
+        chosen = inputs[:, 0] > 100.0
+        return outputs.index_add(0, chosen.nonzero()[:, 0], self.expert(inputs[chosen]))
+
+
+def test_outputs_changed_in_place_and_no_rows():
+    module = seeded(Changed).double()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(5, 6, generator=generator, dtype=torch.float64)
+    targets = torch.arange(5) % 3
+    operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets, route="graph")
+    dense = dense_hessian(module, F.cross_entropy, inputs, targets)
+    torch.testing.assert_close(operator.to_dense(), dense, rtol=0, atol=2e-7)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from sharpfit.curvature import HessianOperator
+from sharpfit.objective import SampleLoss
 from tests.curvature.reference import seeded
 
 
@@ -61,3 +62,45 @@ def test_a_network_linear_in_its_parameters_has_them_too():
     operator.matvec(vector)
     expected = inputs.sum(1, keepdim=True).expand(-1, 3) + 1
     torch.testing.assert_close(operator.last_tangents()[0], expected)
+
+
+class HalfSquares(SampleLoss):
+    """Half the squared distance; its curvature is the identity."""
+
+    reduction = "mean"
+
+    def values(self, outputs, targets):
+        return 0.5 * (outputs - targets).square().sum(1)
+
+    def curvature_product(self, outputs, targets, vectors):
+        return vectors
+
+    def curvature_map(self, outputs, targets):
+        return lambda vectors: vectors
+
+
+@pytest.mark.parametrize("route", ["closed_form", "graph"])
+def test_a_loss_may_return_the_tangents_themselves(route):
+    module, inputs, _ = problem()
+    targets = torch.zeros(11, 3, dtype=torch.float64)
+    operator = HessianOperator(module, HalfSquares(), inputs, targets, route=route)
+    vector = torch.ones(operator.size, dtype=torch.float64)
+    operator.matvec(vector)
+    expected = differences(module, inputs, vector)
+    (tangents,) = operator.last_tangents()
+    torch.testing.assert_close(tangents, expected, rtol=0, atol=1e-7)
+    form = float(expected.square().sum(1).mean())
+    assert operator.gauss_newton_form_of([tangents]) == pytest.approx(form, rel=1e-6)
+
+
+@pytest.mark.parametrize("route", ["closed_form", "graph"])
+def test_what_is_kept_is_counted(route):
+    module, inputs, targets = problem()
+    operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets, route=route)
+    (linearisation,) = operator.linearisations()
+    parts = operator.selection.split(torch.ones(operator.size, dtype=torch.float64))
+    linearisation.add_hessian_product(parts, tuple(torch.zeros_like(part) for part in parts))
+    counted = linearisation.state_bytes()
+    assert linearisation.tangents.nbytes == 11 * 3 * 8
+    linearisation.tangents = None
+    assert counted - linearisation.state_bytes() == 11 * 3 * 8

@@ -50,3 +50,8 @@ def test_rows_that_are_not_finite_are_refused():
         RowPairs([[0.0], [np.nan]])
     with pytest.raises(ValueError, match="values contains NaN"):
         RowPairs([[0.0], [1.0]]).largest_slope([0.0, np.inf])
+
+
+def test_values_of_other_rows_are_refused():
+    with pytest.raises(ValueError, match="values has 3 rows and the pairs are of 2"):
+        RowPairs([[0.0], [1.0]]).largest_slope([0.0, 1.0, 2.0])

@@ -81,6 +81,29 @@ def test_arguments_may_lie_anyhow():
     found = times_transposed(first, weight, bias[:1].expand_as(bias))
     expected = exact[:1].expand_as(exact) + bias[0].double()
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
+    windows = torch.randn(400).unfold(0, 200, 1)  # rows that overlap
+    for one, other in ((windows, windows[:150]), (windows.T, windows[:, :150].T)):
+        found = times_transposed(one, other)
+        expected = one.double() @ other.double().T
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_one_bias_for_all_columns(shape):
+    x, weight, _ = factors(LARGE)
+    bias = torch.full(shape, 0.5)
+    torch.testing.assert_close(times_transposed(x, weight, bias), x @ weight.T + 0.5)
+
+
+@torch.no_grad()
+def test_sums_of_many_rows_are_taken_in_parts():
+    x, weight, _ = factors((1100, 20, 1000))
+    total = torch.ones(1100, 1000)
+    found = add_times_transposed(total, x, weight)
+    assert found is total
+    expected = x.double() @ weight.double().T + 1
+    torch.testing.assert_close(total.double(), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.skipif(not HAS_KERNEL, reason="no AVX-512, or no oneDNN")
