@@ -47,12 +47,13 @@ class RitzBasis:
         empty = torch.empty((0, operator.size), dtype=self._dtype, device=operator.device)
         # Rows of both tensors beyond the vectors there are have not been written to yet.
         self._space: tuple[Tensor, ...] = (empty, empty)
-        self._projection = np.zeros((0, 0))
+        self._projection = np.zeros((0, 0))  # as large as the space
+        self._count = 0
         self._compressed = False
-        self._decompose()
+        self._pairs: tuple[np.ndarray, Tensor] | None = None
 
     def __len__(self) -> int:
-        return len(self._projection)
+        return self._count
 
     @property
     def _basis(self) -> Tensor:
@@ -81,13 +82,13 @@ class RitzBasis:
         """
         basis = self._basis
         vector = direction.to(basis)
-        before = norm = float(vector.norm())
+        whole = before = norm = float(vector.norm())
         for _ in range(3):
             vector = vector - basis.T @ (basis @ vector)
             before, norm = norm, float(vector.norm())
             if norm > 0.5 * before:
                 break
-        if self.complete or norm <= 1e-10 * float(direction.norm()):
+        if self.complete or norm <= 1e-10 * whole:
             return False
         vector = vector / norm
         product = self.operator.matvec(vector.to(self.operator.dtype)).detach().to(self._dtype)
@@ -96,22 +97,33 @@ class RitzBasis:
             raise ValueError("a product of the operator is not finite")
         self.n_products += 1
         self.scale = max(self.scale, length)
-        count = len(self)
+        count = self._count
         if count == len(self._space[0]):
             self._space = tuple(_with_room(kept) for kept in self._space)
+            self._projection = np.pad(self._projection, (0, _BLOCK))
         self._space[0][count], self._space[1][count] = vector, product
         column = (self._space[0][: count + 1] @ product).double().cpu().numpy()
-        self._projection = np.block(
-            [[self._projection, column[:-1, None]], [column[None, :-1], column[-1:, None]]]
-        )
-        self._decompose()
+        self._projection[: count + 1, count] = self._projection[count, : count + 1] = column
+        self._count += 1
+        self._pairs = None
         return True
 
-    def _decompose(self) -> None:
-        """Diagonalise the operator's projection; the largest Ritz value comes first."""
-        values, coefficients = np.linalg.eigh(self._projection)
-        self.values: np.ndarray = values[::-1].copy()
-        self._coefficients = torch.as_tensor(coefficients[:, ::-1].copy()).to(self._basis)
+    @property
+    def values(self) -> np.ndarray:
+        """Ritz values, the largest first."""
+        return self._decomposition[0]
+
+    @property
+    def _coefficients(self) -> Tensor:
+        return self._decomposition[1]
+
+    @property
+    def _decomposition(self) -> tuple[np.ndarray, Tensor]:
+        if self._pairs is None:
+            values, coefficients = np.linalg.eigh(self._projection[: self._count, : self._count])
+            turn = torch.as_tensor(coefficients[:, ::-1].copy()).to(self._basis)
+            self._pairs = values[::-1].copy(), turn
+        return self._pairs
 
     def vectors(self, count: int) -> Tensor:
         """Return the first Ritz vectors, of shape (count, size)."""
@@ -138,10 +150,10 @@ class RitzBasis:
 
     def compress(self, count: int) -> None:
         """Keep the first Ritz vectors alone."""
+        values = self.values[:count]
         self._space = (self.vectors(count), self.images(count))
-        self._projection = np.diag(self.values[:count])
+        self._projection, self._count, self._pairs = np.diag(values), count, None
         self._compressed = True
-        self._decompose()
 
 
 def _with_room(kept: Tensor) -> Tensor:
