@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sharpfit.curvature.linearisation import Chunk, check_finite
+from sharpfit.curvature.linearisation import Chunk, finite_losses
 from sharpfit.curvature.network import Network, differentiable_kernels
 from sharpfit.curvature.scale_factors import (
     NORMALISATIONS,
@@ -142,7 +142,7 @@ def layer_factors(
             hook.remove()
     if len(calls) != len({id(layer) for layer, _, _ in calls}):
         return None
-    check_finite(loss, outputs.detach(), chunk)
+    finite_losses(loss, outputs.detach(), chunk)
     root = loss.curvature_root(outputs.detach(), chunk.targets)
     results = [result for _, _, result in calls]
     # One pass per column: batching them by vmap copies and pads more than it saves.

@@ -48,6 +48,8 @@ class Linearisation(ABC):
         The rows.
     loss : SampleLoss
         The loss of the outputs.
+    losses : Tensor of shape (n,) or None
+        The losses of the rows, where they have been looked at.
     tangents : Tensor of shape (n, C) or None
         ``J v`` of the last Hessian product, where it falls out on the way.
     """
@@ -55,6 +57,7 @@ class Linearisation(ABC):
     outputs: Tensor
     chunk: Chunk
     loss: SampleLoss
+    losses: Tensor | None = None
     tangents: Tensor | None = None
 
     @abstractmethod
@@ -110,9 +113,11 @@ def add_parts(total: Parts, parts: Parts) -> None:
 
 
 @torch.no_grad()
-def check_finite(loss: SampleLoss, outputs: Tensor, chunk: Chunk) -> None:
-    """Refuse rows whose outputs or losses are not finite, naming the first."""
+def finite_losses(loss: SampleLoss, outputs: Tensor, chunk: Chunk) -> Tensor:
+    """Return the losses of rows; refuse outputs and losses not finite, naming the first row."""
     losses = loss.values(outputs, chunk.targets)
+    if bool((outputs.sum() + losses.sum()).isfinite()):
+        return losses
     finite = outputs.isfinite().all(dim=1) & losses.isfinite()
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0, 0])
@@ -121,3 +126,4 @@ def check_finite(loss: SampleLoss, outputs: Tensor, chunk: Chunk) -> None:
             f"and loss {losses[row].item()}, which are not finite; remove the row, or check that "
             "the network has not diverged"
         )
+    return losses

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sharpfit.curvature.batch_objective import BatchObjective
 from sharpfit.curvature.chunking import activation_bytes, choose_batch_size
 from sharpfit.curvature.data import Source, prepare_rows
-from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts, check_finite
+from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts, finite_losses
 from sharpfit.curvature.network import Network, snapshot
 from sharpfit.curvature.parameters import ParameterChoice, ParameterSelection
 from sharpfit.curvature.routes import RouteChoice, choose_route
@@ -310,11 +310,7 @@ class NetworkOperator(SymmetricOperator):
     def _sum_of_forms(self, pairs: Iterable[tuple[Linearisation, Tensor]]) -> float:
         form = torch.zeros((), dtype=torch.float64, device=self.device)
         for linearisation, tangents in pairs:
-            chunk = linearisation.chunk
-            curved = linearisation.loss.curvature_product(
-                linearisation.outputs, chunk.targets, tangents
-            )
-            form += (tangents * curved * chunk.weights).double().sum()
+            form += (tangents * linearisation.curve(tangents)).double().sum()
         return float(sum_over(self.process_group, form))
 
     @torch.no_grad()
@@ -341,7 +337,9 @@ class NetworkOperator(SymmetricOperator):
         start = sum(linearisation.outputs.shape[0] for linearisation in self._kept)
         for chunk in self._rows.chunks(self.batch_size, start):
             linearisation = self._linearise(chunk)
-            check_finite(linearisation.loss, linearisation.outputs, linearisation.chunk)
+            linearisation.losses = finite_losses(
+                linearisation.loss, linearisation.outputs, linearisation.chunk
+            )
             yield linearisation
             # Its size is known only now: states are built at the first use.
             if self._capacity is None:

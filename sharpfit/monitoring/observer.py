@@ -88,7 +88,6 @@ class Observer:
         if n_rows is not None and n_rows < len(inputs):
             self._part = Subsample(inputs, targets, sample_weight, n_rows, random_state)
             inputs, targets, sample_weight = self._part.measured
-        self._targets = targets
         held = sum(t.nbytes for t in (inputs, targets))
         left = max(memory_budget - held, memory_budget // 2)
         self._network = WatchedNetwork(
@@ -196,8 +195,7 @@ class Observer:
         plain = getattr(module, "_orig_mod", module)
         names, moved = _moved_parameters(plain, optimizer)
         operator = self._network.load(plain, loss, names, criterion_takes_log=criterion_takes_log)
-        outputs, gradient = _first_order(operator)
-        losses = operator.loss.values(outputs, self._targets)
+        outputs, losses, gradient = _first_order(operator)
         weights = self._network.row_weights(operator.loss)
         record["loss"] = float(weights @ losses.double())
         record["gradient_norm"] = float(gradient.double().norm())
@@ -240,18 +238,19 @@ class Observer:
         record["trained_sharpness"], record["trained_sharpness_error"] = value, error
 
 
-def _first_order(operator: HessianOperator) -> tuple[Tensor, Tensor]:
-    """Return the outputs of all rows and the gradient of the loss, from one pass."""
+def _first_order(operator: HessianOperator) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the outputs and losses of all rows and the gradient of the loss, from one pass."""
     gradient = torch.zeros(operator.size, dtype=operator.dtype, device=operator.device)
-    parts, outputs = operator.selection.split(gradient), []
+    parts, outputs, losses = operator.selection.split(gradient), [], []
     with torch.no_grad():
         try:
             for linearisation in operator.linearisations():
                 outputs.append(linearisation.outputs)
+                losses.append(linearisation.losses)
                 linearisation.add_gradient(parts)
         except ValueError as error:
             raise FloatingPointError(f"the loss is not finite: {error}") from error
-    return torch.cat(outputs), gradient
+    return torch.cat(outputs), torch.cat(losses), gradient
 
 
 def _layer_shares(operator: HessianOperator, vector: Tensor) -> dict[str, dict[str, float]]:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from sharpfit.objective.sample_loss import Reduction, SampleLoss, Task
 
+_FEW_CLASSES = 16
+
 
 class CrossEntropy(SampleLoss):
     r"""Softmax cross-entropy, :math:`l(z, y) = -\sum_c w_c\, q_c \log p_c(z)`.
@@ -63,11 +65,11 @@ class CrossEntropy(SampleLoss):
     def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Gradient in the logits; see `SampleLoss.gradient`."""
         weighted = self._weighted_distribution(outputs, targets)
-        return weighted.sum(dim=1, keepdim=True) * outputs.softmax(dim=1) - weighted
+        return weighted.sum(dim=1, keepdim=True) * _probabilities(outputs) - weighted
 
     def curvature(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Curvature in the logits; see `SampleLoss.curvature`."""
-        probabilities = outputs.softmax(dim=1)
+        probabilities = _probabilities(outputs)
         outer = probabilities.unsqueeze(2) * probabilities.unsqueeze(1)
         return self._scale(outputs, targets).unsqueeze(2) * (
             torch.diag_embed(probabilities) - outer
@@ -79,7 +81,7 @@ class CrossEntropy(SampleLoss):
 
     def curvature_map(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
         """Keep the probabilities; see `SampleLoss.curvature_map`."""
-        probabilities = outputs.softmax(dim=1)
+        probabilities = _probabilities(outputs)
         scaled = self._scale(outputs, targets) * probabilities
 
         def multiply(vectors: Tensor) -> Tensor:
@@ -93,7 +95,7 @@ class CrossEntropy(SampleLoss):
         With :math:`r = \sqrt p`, :math:`(\mathrm{diag}(r) - p r^\top)` is a root of
         :math:`\mathrm{diag}(p) - p p^\top` because :math:`r^\top r = 1`.
         """
-        probabilities = outputs.softmax(dim=1)
+        probabilities = _probabilities(outputs)
         roots = probabilities.sqrt()
         root = torch.diag_embed(roots) - probabilities.unsqueeze(2) * roots.unsqueeze(1)
         return self._scale(outputs, targets).sqrt().unsqueeze(2) * root
@@ -130,3 +132,10 @@ class CrossEntropy(SampleLoss):
             distribution = (present.unsqueeze(1) == numbers).to(outputs.dtype)
         smoothed = (1 - self.label_smoothing) * distribution + self.label_smoothing / classes
         return counted * smoothed * self._class_weights(outputs)
+
+
+def _probabilities(outputs: Tensor) -> Tensor:
+    # Along rows of a few numbers PyTorch takes ten times as long as along columns.
+    if outputs.shape[1] <= _FEW_CLASSES and outputs.device.type == "cpu":
+        return outputs.T.softmax(dim=0).T.contiguous()
+    return outputs.softmax(dim=1)
