@@ -44,8 +44,9 @@ class RitzBasis:
         if vectors >= torch.float64.itemsize * _EXPECTED:
             self._dtype = torch.float64
         self.capacity = vectors // self._dtype.itemsize
-        # Basis and products; rows beyond the vectors there are have not been written to yet.
-        self._space = torch.empty((2, 0, operator.size), dtype=self._dtype, device=operator.device)
+        empty = torch.empty((0, operator.size), dtype=self._dtype, device=operator.device)
+        # Rows of both tensors beyond the vectors there are have not been written to yet.
+        self._space: tuple[Tensor, ...] = (empty, empty)
         self._projection = np.zeros((0, 0))  # as large as the space
         self._count = 0
         self._compressed = False
@@ -56,11 +57,11 @@ class RitzBasis:
 
     @property
     def _basis(self) -> Tensor:
-        return self._space[0, : len(self)]
+        return self._space[0][: len(self)]
 
     @property
     def _products(self) -> Tensor:
-        return self._space[1, : len(self)]
+        return self._space[1][: len(self)]
 
     @property
     def complete(self) -> bool:
@@ -97,11 +98,11 @@ class RitzBasis:
         self.n_products += 1
         self.scale = max(self.scale, length)
         count = self._count
-        if count == self._space.shape[1]:
-            self._space = _with_room(self._space)
+        if count == len(self._space[0]):
+            self._space = tuple(_with_room(kept) for kept in self._space)
             self._projection = np.pad(self._projection, (0, _BLOCK))
-        self._space[0, count], self._space[1, count] = vector, product
-        column = (self._space[0, : count + 1] @ product).double().cpu().numpy()
+        self._space[0][count], self._space[1][count] = vector, product
+        column = (self._space[0][: count + 1] @ product).double().cpu().numpy()
         self._projection[: count + 1, count] = self._projection[count, : count + 1] = column
         self._count += 1
         self._pairs = None
@@ -150,13 +151,13 @@ class RitzBasis:
     def compress(self, count: int) -> None:
         """Keep the first Ritz vectors alone."""
         values = self.values[:count]
-        self._space = torch.stack([self.vectors(count), self.images(count)])
+        self._space = (self.vectors(count), self.images(count))
         self._projection, self._count, self._pairs = np.diag(values), count, None
         self._compressed = True
 
 
 def _with_room(kept: Tensor) -> Tensor:
     """Return rows with others after them that take no memory until they are written to."""
-    grown = kept.new_empty(len(kept), kept.shape[1] + _BLOCK, kept.shape[2])
-    grown[:, : kept.shape[1]] = kept
+    grown = kept.new_empty(len(kept) + _BLOCK, kept.shape[1])
+    grown[: len(kept)] = kept
     return grown
