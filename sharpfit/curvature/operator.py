@@ -3,7 +3,7 @@
 import inspect
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -287,10 +287,8 @@ class NetworkOperator(SymmetricOperator):
         list of Tensor of shape (n, C), or None
             None where a chunk's state was not kept, or its route does not come by them.
         """
-        if len(self._kept) < self.n_chunks:
-            return None
-        found = [linearisation.tangents for linearisation in self._kept]
-        return None if any(tangents is None for tangents in found) else cast("list[Tensor]", found)
+        found = [part.tangents for part in self._kept if part.tangents is not None]
+        return found if len(found) == self.n_chunks else None
 
     @torch.no_grad()
     def gauss_newton_form_of(self, tangents: list[Tensor]) -> float:
