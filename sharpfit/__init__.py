@@ -25,6 +25,7 @@ _PUBLIC_NAMES: dict[str, str] = {
     "SpectrumDisplay": "sharpfit.displays",
     "TrainingRowsStopping": "sharpfit.model_selection",
     "compare_models": "sharpfit.comparison",
+    "diagnose": "sharpfit.monitoring",
     "bound_scorer": "sharpfit.model_selection",
     "jacobian_scorer": "sharpfit.model_selection",
     "make_bound_scorer": "sharpfit.model_selection",
