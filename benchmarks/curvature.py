@@ -130,11 +130,13 @@ def product(watch):
 
 
 def _matvec(operator, vector, _=0):
-    operator.matvec(vector)
+    for _ in range(IN_A_ROW):
+        operator.matvec(vector)
 
 
 def _product(peer, vector, _=0):
-    peer.product(vector)
+    for _ in range(IN_A_ROW):
+        peer.product(vector)
 
 
 def top_mlp(watch):

@@ -77,6 +77,8 @@ def _is_faster_by_onednn(x: Tensor, weight: Tensor) -> bool:
     Of the processors with AVX-512, MKL uses it on those of one maker, and oneDNN on all: on the
     others a product takes half the time, by the same arithmetic in float32.
     """
+    if not _has_kernel():
+        return False
     rows, inner = x.shape
     columns = weight.shape[0]
     return (
@@ -93,7 +95,6 @@ def _is_faster_by_onednn(x: Tensor, weight: Tensor) -> bool:
         and not _plain.get()
         and _does_not_overlap(x)
         and _does_not_overlap(weight)
-        and _has_kernel()
     )
 
 
