@@ -46,6 +46,7 @@ from sharpfit.linalg import trace_estimate
 LOSS = nn.CrossEntropyLoss()
 CHUNK = {"mlp": 479, "cnn": 128, "resnet": 32}
 GENERAL = {"supported": "auto", "general": "graph"}
+IN_A_ROW = 5  # products of a repetition, as eigensolvers call them
 
 
 class Stopwatch:
