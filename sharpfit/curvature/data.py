@@ -118,6 +118,11 @@ def prepare_rows(
             "targets must not be given when inputs is a data set that yields them, which "
             f"{type(inputs).__name__} is taken for; convert arrays by torch.as_tensor"
         )
+    elif isinstance(inputs, tuple | list) and any(isinstance(part, Tensor) for part in inputs):
+        raise ValueError(
+            f"inputs is a {type(inputs).__name__} of {len(inputs)} tensors; give rows and their "
+            "targets as two arguments, inputs and targets"
+        )
     else:
         targets = collect_targets(inputs)
     count = inputs.shape[0] if isinstance(inputs, Tensor) else targets.shape[0]

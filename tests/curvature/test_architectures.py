@@ -142,6 +142,8 @@ def test_data_that_cannot_be_used_is_refused():
         HessianOperator(module, criterion, Stream())
     with pytest.raises(TypeError, match="expected pairs"):
         HessianOperator(module, criterion, TensorDataset(inputs))
+    with pytest.raises(ValueError, match="a tuple of 2 tensors; give rows and their"):
+        HessianOperator(module, criterion, (inputs, targets))
     with pytest.raises(ValueError, match="targets is missing"):
         HessianOperator(module, criterion, inputs)
     with pytest.raises(ValueError, match="targets must not be given"):
