@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.compose import TransformedTargetRegressor
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection._search import BaseSearchCV
-from sklearn.pipeline import Pipeline
 
 from sharpfit.analysers.bound.assumptions import Assumption
+from sharpfit.analysers.bound.choices import (
+    brings_fitted_parts,
+    contains,
+    metrics_tried,
+    uses_targets,
+)
 from sharpfit.analysers.half_features import HalfFeatures
 from sharpfit.bridge import AffineMap, Problem, affine_map
 
@@ -74,8 +77,7 @@ def metric_space(problem: Problem, metric: Any) -> MetricSpace:
     steps = problem.preprocessing
     n_steps = _n_steps(steps, metric)
     if n_steps == 0:
-        reason = "distances are Euclidean between raw rows; affine preprocessing counts as network"
-        return _space(problem, 0, Assumption("holds", reason))
+        return _space(problem, 0, _raw_status(problem))
     half = _half_features(steps[n_steps - 1])
     if half is not None and metric != "preprocessed":
         return _half_space(problem, n_steps, half)
@@ -142,7 +144,7 @@ def _half_space(problem: Problem, n_steps: int, half: HalfFeatures) -> MetricSpa
     mask = half.reference_mask(_transform(problem.raw_inputs, steps[:-1]))
     elsewhere = [step for step in steps[:-1] if not _fixed_given(step, mask)]
     n_metrics = math.prod(step.n_metrics for step in map(_half_features, steps) if step)
-    n_tried = _metrics_tried(problem.estimator, steps)
+    n_tried = metrics_tried(problem.estimator, steps)
     if n_tried > n_metrics:
         status = Assumption(
             "violated",
@@ -157,6 +159,21 @@ def _half_space(problem: Problem, n_steps: int, half: HalfFeatures) -> MetricSpa
             "its half",
             "put it inside: HalfFeatures(make_pipeline(scaler, network))",
         )
+    elif _knows_all_targets(problem, half):
+        status = Assumption(
+            "violated",
+            "the targets were transformed, before HalfFeatures was fitted to them, by what all of "
+            "them say",
+            "scale the targets by numbers chosen beforehand, and inside the half by "
+            "HalfFeatures(TransformedTargetRegressor(...))",
+        )
+    elif brings_fitted_parts(half.estimator):
+        status = Assumption(
+            "assumed",
+            "what HalfFeatures was given frozen, or as a module with weights, was fitted on data "
+            "independent of these rows",
+            "give HalfFeatures estimators that it fits itself, and modules by their class",
+        )
     else:
         status = Assumption(
             "holds",
@@ -167,33 +184,31 @@ def _half_space(problem: Problem, n_steps: int, half: HalfFeatures) -> MetricSpa
     return _space(problem, n_steps, status, reference=mask, n_metrics=n_metrics)
 
 
+def _raw_status(problem: Problem) -> Assumption:
+    n_tried = metrics_tried(problem.estimator, ())
+    if n_tried > 1:
+        return Assumption(
+            "violated",
+            f"the search chose raw rows among {n_tried} metrics by looking at the rows",
+            f"take the bound of its best_estimator_ with 1 - confidence divided by {n_tried}",
+        )
+    return Assumption(
+        "holds",
+        "distances are Euclidean between raw rows; affine preprocessing counts as network",
+    )
+
+
+def _knows_all_targets(problem: Problem, half: HalfFeatures) -> bool:
+    """Whether targets reach the features through a transformer that was fitted on all of them."""
+    return problem.target_transformer is not None and uses_targets(half.estimator)
+
+
 def _fixed_given(step: Any, mask: np.ndarray) -> bool:
     """Whether a step depends on no other rows of the sample than those of the mask."""
     half = _half_features(step)
     if half is None:
         return isinstance(step, FrozenEstimator)
     return np.array_equal(half.mask_, mask)
-
-
-def _metrics_tried(estimator: Any, steps: tuple[Any, ...]) -> int:
-    """Count the different settings of the steps of the metric among the candidates of a search."""
-    if not isinstance(estimator, BaseSearchCV):
-        return 1
-    inner, prefix = estimator.best_estimator_, ""
-    while isinstance(inner, TransformedTargetRegressor):
-        inner, prefix = inner.regressor_, f"{prefix}regressor__"
-    pipeline = inner.steps if isinstance(inner, Pipeline) else []
-    names = {name for name, step in pipeline if any(step is one for one in steps)}
-    settings = {
-        tuple(
-            # Frozen estimators that print alike may have been fitted on different rows.
-            (key, repr(value), id(value) if isinstance(value, FrozenEstimator) else None)
-            for key, value in sorted(candidate.items())
-            if key.removeprefix(prefix).split("__")[0] in names
-        )
-        for candidate in estimator.cv_results_["params"]
-    }
-    return len(settings)
 
 
 def _space(
@@ -228,9 +243,9 @@ def _position(metric: FrozenEstimator, steps: tuple[Any, ...]) -> int:
 
 def _frozen_status(problem: Problem, n_steps: int) -> Assumption:
     steps = problem.preprocessing[:n_steps]
-    if any(not isinstance(step, FrozenEstimator) or _half_features(step) for step in steps):
+    if any(not isinstance(step, FrozenEstimator) or contains(step, HalfFeatures) for step in steps):
         return _TRAINED_ON_ROWS
-    n_tried = _metrics_tried(problem.estimator, steps)
+    n_tried = metrics_tried(problem.estimator, steps)
     if n_tried > 1:
         return Assumption(
             "violated",
