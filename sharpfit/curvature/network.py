@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.parametrizations import _WeightNorm
 
 from sharpfit.curvature.parameters import ParameterChoice, ParameterSelection, select_parameters
 
@@ -69,13 +70,17 @@ def snapshot(
         If `module` is no module.
     ValueError
         If the parameters have half precision and no `dtype` is given, or lie on several devices.
+    RuntimeError
+        In inference mode and under autocast.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {module!r}")
     if dtype is not None and dtype not in _WIDE:
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
     selection = select_parameters(module, parameters)
+    refuse_contexts(module.get_parameter(selection.names[0]).device)
     copied = copy.deepcopy(module).eval()
+    _replace_weight_norms(copied)
     for parameter in copied.parameters():
         parameter.grad = None
         parameter.requires_grad_(False)
@@ -98,6 +103,48 @@ def snapshot(
             "or select the parameters of one device with parameters="
         )
     return Network(copied, selection, kept)
+
+
+class _WeightNormByFormula(nn.Module):
+    """``g v / |v|``; the derivative of PyTorch's own kernel takes ``|v|`` for a constant."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, weight_g: Tensor, weight_v: Tensor) -> Tensor:
+        return weight_v * (weight_g / torch.norm_except_dim(weight_v, 2, self.dim))
+
+
+def _replace_weight_norms(module: nn.Module) -> None:
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is _WeightNorm:
+                setattr(parent, name, _WeightNormByFormula(child.dim))
+
+
+def refuse_contexts(device: torch.device) -> None:
+    """Refuse to differentiate where PyTorch does not, or in less precision than asked for.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Raises
+    ------
+    RuntimeError
+        In inference mode and under autocast.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "torch.inference_mode() is on, and curvature takes derivatives; call it outside, or "
+            "use torch.no_grad()"
+        )
+    if torch.is_autocast_enabled(device.type):
+        raise RuntimeError(
+            f"torch.autocast({device.type!r}) is on, and curvature needs the precision of its "
+            f"dtype; call it inside torch.autocast({device.type!r}, enabled=False)"
+        )
 
 
 class _MathKernels:

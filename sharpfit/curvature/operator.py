@@ -12,7 +12,7 @@ from sharpfit.curvature.batch_objective import BatchObjective
 from sharpfit.curvature.chunking import activation_bytes, choose_batch_size
 from sharpfit.curvature.data import Source, prepare_rows
 from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts, finite_losses
-from sharpfit.curvature.network import Network, snapshot
+from sharpfit.curvature.network import Network, refuse_contexts, snapshot
 from sharpfit.curvature.parameters import ParameterChoice, ParameterSelection
 from sharpfit.curvature.routes import RouteChoice, choose_route
 from sharpfit.curvature.sharding import GroupChoice, resolve_group, sum_over
@@ -255,6 +255,7 @@ class NetworkOperator(SymmetricOperator):
         -------
         Tensor of shape (P,)
         """
+        refuse_contexts(self.device)
         product = torch.zeros_like(direction)
         parts, total = self.selection.split(direction), self.selection.split(product)
         for linearisation in self.linearisations():

@@ -60,7 +60,8 @@ def trace_estimate(
     """Estimate the trace of a symmetric operator to a relative standard error.
 
     Probes are added until the standard error is at most ``tol * |value|``. An operator of at most
-    40 rows is formed instead, and its trace is exact.
+    40 rows is formed instead, and so is one whose probes of ``"xtrace"`` would need more products
+    than it has rows, within `max_products`; the trace is exact then.
 
     ``"xtrace"`` (Epperly, Tropp and Webber, 2024) projects out the range seen by all other probes
     from each probe, is exchangeable in the probes and unbiased, and converges fast where the
@@ -109,8 +110,7 @@ def trace_estimate(
         raise ValueError(f'method={method!r} must be "xtrace", "hutchinson" or "auto".')
     _check_accuracy(tol, max_products)
     if operator.size <= min(_SMALL_SIZE, max_products):
-        value = known + float(_products(operator, _identity(operator)).diagonal().sum())
-        return TraceEstimate(value, 0.0, True, operator.size, "dense", False)
+        return _dense_trace(operator, known, 0)
     generator = as_generator(random_state)
     spent = 0
     if method != "xtrace":
@@ -124,7 +124,18 @@ def trace_estimate(
             return found
     probes = _ExchangeableProbes(operator, generator)
     found = _until_accurate(probes, "xtrace", tol, max_products - spent, verbose, known)
-    return replace(found, n_products=found.n_products + spent)
+    spent += found.n_products
+    if not (found.converged or found.interrupted) and operator.size <= max_products - spent:
+        try:
+            return _dense_trace(operator, known, spent)
+        except KeyboardInterrupt:
+            return replace(found, n_products=spent, interrupted=True)
+    return replace(found, n_products=spent)
+
+
+def _dense_trace(operator: SymmetricOperator, known: float, spent: int) -> TraceEstimate:
+    value = known + float(_products(operator, _identity(operator)).diagonal().sum())
+    return TraceEstimate(value, 0.0, True, spent + operator.size, "dense", False)
 
 
 def frobenius_norm_estimate(

@@ -69,6 +69,41 @@ def test_recurrent_network():
     torch.testing.assert_close(operator.to_dense(), dense, rtol=0, atol=2e-7)
 
 
+@pytest.mark.parametrize("dim", [0, 1, None])
+def test_weight_normalisation(dim):
+    def build():
+        last = nn.utils.parametrizations.weight_norm(nn.Linear(5, 3), dim=dim)
+        return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), last)
+
+    module = seeded(build).double()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    targets = torch.randint(0, 3, (6,), generator=generator)
+    before = str(module)
+    dense = dense_hessian(module, F.cross_entropy, inputs, targets)
+    operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets)
+    torch.testing.assert_close(operator.to_dense(), dense, rtol=0, atol=2e-7)
+    assert str(module) == before
+
+
+def test_contexts_that_change_derivatives_are_refused():
+    module, inputs, targets = problem("mlp-tanh", dtype=torch.float32)
+    operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets)
+    vector = torch.ones(operator.size)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with pytest.raises(RuntimeError, match="enabled=False"):
+            HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets)
+        with pytest.raises(RuntimeError, match="enabled=False"):
+            operator.matvec(vector)
+    with torch.inference_mode():
+        with pytest.raises(RuntimeError, match=r"or use torch\.no_grad"):
+            HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets)
+        with pytest.raises(RuntimeError, match=r"or use torch\.no_grad"):
+            operator.matvec(vector)
+    with torch.no_grad():
+        assert operator.matvec(vector).isfinite().all()
+
+
 class Cube(torch.autograd.Function):
     """In the style that torch.func refuses."""
 

@@ -85,6 +85,17 @@ def test_small_operators_are_formed(size):
     assert norm.value == pytest.approx(float(torch.linalg.matrix_norm(matrix)) if size else 0.0)
 
 
+def test_where_probes_have_no_more_room_the_operator_is_formed():
+    spectrum = np.linspace(-1, 3, 51)
+    operator = operator_with_spectrum(spectrum)
+    estimate = trace_estimate(operator, tol=1e-8, random_state=0)
+    assert estimate.method == "dense"
+    assert estimate.converged
+    assert estimate.value == pytest.approx(spectrum.sum())
+    assert 51 < estimate.n_products <= 3 * 51
+    assert not trace_estimate(operator, tol=1e-8, max_products=60, random_state=0).converged
+
+
 def test_frobenius_norm_is_covered():
     operator = operator_with_spectrum(FLAT)
     true = np.sqrt(np.sum(FLAT**2))
@@ -169,7 +180,9 @@ def test_automatic_method_changes_over():
     few = trace_estimate(operator, method="auto", known=2e4, tol=0.01, random_state=0)
     assert (few.method, few.converged) == ("hutchinson", True)
     assert few.n_products <= 60
-    many = trace_estimate(operator, method="auto", known=1e3, tol=0.01, random_state=0)
+    many = trace_estimate(
+        operator, method="auto", known=1e3, tol=0.01, max_products=700, random_state=0
+    )
     assert (many.method, many.n_products) == ("xtrace", 10 + 400)
     assert abs(many.value - 1e3 - float(operator.matrix.trace())) < 4 * many.standard_error
     short = trace_estimate(operator, method="auto", tol=0.01, max_products=12, random_state=0)
