@@ -55,9 +55,16 @@ def check_settings(settings: dict[str, Any], known: Sequence[str]) -> None:
             raise ValueError(f"{name}={settings[name]!r} must be an int of at least {least}.")
     if settings["n_rows"] is not None and not _is_count(settings["n_rows"], 1):
         raise ValueError(f"n_rows={settings['n_rows']!r} must be a positive int or None.")
+    if isinstance(settings["history"], str):
+        raise ValueError(
+            f"history={settings['history']!r} must be a sequence of names, such as ('sharpness',)."
+        )
     unknown = [name for name in settings["history"] if name not in known]
     if unknown:
-        raise ValueError(f"history names {unknown}; what is measured is {known}.")
+        remedy = ""
+        if settings["n_jacobian_rows"] == 0:
+            remedy = " Jacobians are not, for n_jacobian_rows=0: leave their names out of history."
+        raise ValueError(f"history names {unknown}; what is measured is {known}.{remedy}")
 
 
 def check_given(module: Any, loss: Any, data: Any) -> None:

@@ -217,8 +217,15 @@ def stability_condition(
         return StabilityCondition(math.nan, f"there is no rule for {name}")
     if any(group.get("maximize", False) for group in used):
         return StabilityCondition(math.nan, f"{name} maximises the loss")
-    if any(float(group["lr"]) <= 0 for group in used):
+    resting = [float(group["lr"]) <= 0 for group in used]
+    if all(resting):
         return StabilityCondition(math.inf, f"the learning rate of {name} is zero")
+    if any(resting):
+        return StabilityCondition(
+            math.nan,
+            f"a group of {name} has learning rate zero; freeze its parameters by requires_grad to "
+            "see the limit of the others",
+        )
     return rule(optimizer, parameters, used)
 
 

@@ -240,7 +240,11 @@ class EigenvalueTracker:
         values, residuals = basis.values[:wanted], basis.residuals(count)
         bounds = _error_bounds(basis.values, residuals, len(values), known) + _precision(basis)
         vectors = basis.vectors(wanted)
-        self._remember(vectors, _Memory(basis.images(count), basis.values.copy()))
+        images = basis.images(count)
+        if bool(images[:wanted].any(dim=1).all()):
+            self._remember(vectors, _Memory(images, basis.values.copy()))
+        else:  # of eigenvalues zero: there is nothing to start from
+            self.reset()
         self._products["warm" if warm else "cold"] = basis.n_products
         return TrackedEigenpairs(
             values=torch.as_tensor(values.copy()),

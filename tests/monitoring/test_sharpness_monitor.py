@@ -383,6 +383,8 @@ def test_frozen_parameters_are_left_out():
         ({"max_overhead": 0.0}, "max_overhead=0.0 must be positive"),
         ({"max_overhead": "15%"}, "max_overhead='15%' must be positive"),
         ({"history": ("sharpnes",)}, "history names"),
+        ({"history": "sharpness"}, r"history='sharpness' must be a sequence"),
+        ({"n_jacobian_rows": 0}, "for n_jacobian_rows=0: leave their names out of history"),
         ({"every": True}, "every=True must be"),
         ({"tol": -1}, "tol=-1 must be positive"),
         ({"n_eigenvalues": 0}, "n_eigenvalues=0 must be an int of at least 1"),

@@ -233,5 +233,10 @@ def test_unknown_cases_say_why():
     assert math.isnan(condition.limit)
     assert "differ in momentum" in condition.statement
     assert stability_condition(torch.optim.SGD([weight], lr=0.0), [weight]).limit == math.inf
+    resting = torch.optim.SGD([{"params": [weight], "lr": 0.0}, {"params": [other]}], lr=0.1)
+    condition = stability_condition(resting, [weight, other])
+    assert math.isnan(condition.limit)
+    assert "a group of SGD has learning rate zero" in condition.statement
+    assert stability_condition(resting, [other]).limit == 20
     with pytest.raises(ValueError, match="1 of 2 parameters are not moved by SGD"):
         stability_condition(torch.optim.SGD([weight], lr=0.1), [weight, other])

@@ -81,3 +81,17 @@ def test_eigenvectors_of_period_two_are_found_again():
         assert abs(float(pairs.values[0]) - 1.3) <= max(float(pairs.error_bounds[0]), 0.013)
         products.append(pairs.n_products)
     assert max(products[4:]) <= 4 < min(products[1:3])
+
+
+def test_a_matrix_that_has_vanished_is_followed():
+    nothing = DenseOperator(torch.zeros(30, 30, dtype=torch.float64))
+    below = -torch.eye(30, dtype=torch.float64)
+    below[0, 0] = 0.0
+    tracker = EigenvalueTracker()
+    for _ in range(3):
+        pairs = tracker.measure(nothing)
+        assert float(pairs.values[0]) == 0.0
+    for _ in range(3):
+        pairs = tracker.measure(DenseOperator(below))
+        assert abs(float(pairs.values[0])) <= 1e-2
+    assert float(tracker.measure(DenseOperator(below + 2)).values[0]) > 50
