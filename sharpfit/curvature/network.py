@@ -140,10 +140,11 @@ def refuse_contexts(device: torch.device) -> None:
             "torch.inference_mode() is on, and curvature takes derivatives; call it outside, or "
             "use torch.no_grad()"
         )
-    if torch.is_autocast_enabled(device.type):
+    kind = device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         raise RuntimeError(
-            f"torch.autocast({device.type!r}) is on, and curvature needs the precision of its "
-            f"dtype; call it inside torch.autocast({device.type!r}, enabled=False)"
+            f"torch.autocast({kind!r}) is on, and curvature needs the precision of its dtype; call "
+            f"it inside torch.autocast({kind!r}, enabled=False)"
         )
 
 
