@@ -19,7 +19,9 @@ class HalfFeatures(TransformerMixin, BaseEstimator):
     reference half ``U`` of the rows alone, while whatever follows is trained on all rows.
     :class:`~sharpfit.GeneralisationBound` and ``bound_scorer`` recognise the step: everything up
     to it is the metric, and its rows are ``U``. Rows other than those of the fit can be
-    transformed, but no bound can be taken on them. To fit the features once for all candidates
+    transformed, but no bound can be taken on them. Parts of the estimator that are frozen, or
+    modules with weights, stay as they were fitted before: the bound assumes then that they were
+    fitted on other rows. To fit the features once for all candidates
     of a search, freeze the fitted step: ``FrozenEstimator(HalfFeatures(network).fit(X, y))``.
 
     Parameters

@@ -50,7 +50,11 @@ def contains(value: Any, kinds: type | tuple[type, ...]) -> bool:
 
 def brings_fitted_parts(estimator: Any) -> bool:
     """Tell whether fitting a clone leaves parts as they were fitted or trained before."""
-    return contains(estimator, (FrozenEstimator, nn.Module))
+    return any(
+        isinstance(part, FrozenEstimator)
+        or (isinstance(part, nn.Module) and any(True for _ in part.parameters()))
+        for part in _nested(estimator)
+    )
 
 
 def uses_targets(estimator: Any) -> bool:
