@@ -11,7 +11,7 @@ def rows_hash(X, y=None) -> str:
 
     Networks store the fingerprint of the rows they were fitted on as ``training_rows_hash_``.
     Containers and memory layout do not matter (a DataFrame and the array of its values agree);
-    the order of the rows and the dtype of `X` do.
+    nor does the dtype of numbers in `y`; the order of the rows and the dtype of `X` do.
 
     Parameters
     ----------
@@ -47,4 +47,6 @@ def _canonical_targets(y) -> np.ndarray | None:
     if y.dtype.kind not in "biuf":
         # Strings come as objects or in any fixed width; both would enter the hash.
         y = np.array([str(label) for label in y])
+    else:
+        y = y.astype(np.float64)  # which validation makes of pandas' nullable integers
     return np.ascontiguousarray(y)

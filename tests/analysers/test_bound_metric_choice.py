@@ -163,3 +163,12 @@ def test_targets_must_not_be_transformed_by_all_of_them_before_half_of_them_are_
     assert metric_of(model(HalfFeatures(StandardScaler()), **scaled), **settings).status == "holds"
     inside = HalfFeatures(TransformedTargetRegressor(regressor(), **scaled))
     assert metric_of(make_pipeline(inside, regressor()), **settings).status == "holds"
+
+
+def test_features_must_be_those_of_one_row():
+    centred = FunctionTransformer(lambda rows: rows - rows.mean(axis=0))
+    found = metric_of(make_pipeline(HalfFeatures(centred), network()))
+    assert found.status == "violated"
+    assert "depend on the rows" in found.reason
+    squared = FunctionTransformer(np.square)
+    assert metric_of(make_pipeline(HalfFeatures(squared), network())).status == "holds"

@@ -36,6 +36,15 @@ def test_containers_of_the_same_rows_give_the_same_network(container, iris):
         assert not hasattr(network, "feature_names_in_")
 
 
+def test_nullable_labels_are_the_same_labels(iris):
+    X, y = iris
+    network = NetworkClassifier(max_epochs=1, random_state=0).fit(X, pd.Series(y, dtype="Int64"))
+    assert network.training_rows_hash_ == rows_hash(X, y)
+    assert network.training_rows_hash_ == rows_hash(X, pd.Series(y, dtype="Int64"))
+    names = np.array(["a", "b", "c"])[y]
+    assert rows_hash(X, pd.Series(names, dtype="string")) == rows_hash(X, names)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.float16])
 def test_reference_module_takes_the_precision_of_the_rows(dtype, iris):
     X, y = iris

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils import _safe_indexing
 
 from sharpfit.analysers.bound.assumptions import Assumption
 from sharpfit.analysers.bound.choices import (
@@ -20,6 +21,7 @@ from sharpfit.bridge import AffineMap, Problem, affine_map
 
 __all__ = ["MetricSpace", "metric_space", "numeric_rows", "untrained_rows"]
 
+_ROUNDING = 1e-3  # of the largest feature; networks compute a row a little differently in a batch
 _TRAINED_ON_ROWS = Assumption(
     "violated",
     "distances are taken in a space that was fitted on the same rows",
@@ -159,6 +161,12 @@ def _half_space(problem: Problem, n_steps: int, half: HalfFeatures) -> MetricSpa
             "its half",
             "put it inside: HalfFeatures(make_pipeline(scaler, network))",
         )
+    elif _depend_on_other_rows(problem.raw_inputs, steps, mask):
+        status = Assumption(
+            "violated",
+            "the features of a row depend on the rows that are transformed with it",
+            "give HalfFeatures an estimator that treats every row alone",
+        )
     elif _knows_all_targets(problem, half):
         status = Assumption(
             "violated",
@@ -196,6 +204,12 @@ def _raw_status(problem: Problem) -> Assumption:
         "holds",
         "distances are Euclidean between raw rows; affine preprocessing counts as network",
     )
+
+
+def _depend_on_other_rows(X: Any, steps: tuple[Any, ...], mask: np.ndarray) -> bool:
+    together = numeric_rows(_transform(X, steps))[mask]
+    alone = numeric_rows(_transform(_safe_indexing(X, np.flatnonzero(mask)), steps))
+    return float(np.abs(together - alone).max()) > _ROUNDING * float(np.abs(together).max())
 
 
 def _knows_all_targets(problem: Problem, half: HalfFeatures) -> bool:
