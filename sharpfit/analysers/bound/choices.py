@@ -12,12 +12,13 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
-from skorch import NeuralNet
 from torch import nn
 
 from sharpfit.analysers.half_features import HalfFeatures
 
 __all__ = ["brings_fitted_parts", "contains", "metrics_tried", "uses_targets"]
+
+_AROUND = (FrozenEstimator, BaseSearchCV, Pipeline, TransformedTargetRegressor)
 
 
 def metrics_tried(estimator: Any, steps: tuple[Any, ...]) -> int:
@@ -36,7 +37,7 @@ def metrics_tried(estimator: Any, steps: tuple[Any, ...]) -> int:
         An upper bound: what is not known to leave the metric alone counts.
     """
     tried, current = 1, estimator
-    while not isinstance(current, NeuralNet):
+    while isinstance(current, _AROUND):
         if isinstance(current, BaseSearchCV):
             tried *= _different_metrics(current, steps)
         current = _next(current)[1]
@@ -99,7 +100,7 @@ def _may_change_metric(
 
 def _parts(estimator: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     """Yield the names of parameters that hold the parts of a winner, and the parts."""
-    while not isinstance(estimator, NeuralNet):
+    while isinstance(estimator, _AROUND):
         if isinstance(estimator, Pipeline):
             yield from ((f"{prefix}{name}", step) for name, step in estimator.steps[:-1])
         if isinstance(estimator, TransformedTargetRegressor):
