@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
@@ -172,3 +174,25 @@ def test_features_must_be_those_of_one_row():
     assert "depend on the rows" in found.reason
     squared = FunctionTransformer(np.square)
     assert metric_of(make_pipeline(HalfFeatures(squared), network())).status == "holds"
+
+
+def test_networks_that_were_frozen_after_training_on_these_rows_are_recognised():
+    scaled = make_pipeline(StandardScaler(), network())
+    for kind in (network(), scaled):
+        trained = FrozenEstimator(kind.fit(X, Y))
+        assert metric_of(make_pipeline(HalfFeatures(trained), network())).status == "violated"
+        behind = make_pipeline(StandardScaler().fit(X), HalfFeatures(trained), network())
+        assert metric_of(behind).status == "violated"
+        deeper = HalfFeatures(make_pipeline(PCA(4), trained))
+        assert metric_of(make_pipeline(deeper, network())).status != "holds"
+        fewer = FrozenEstimator(clone(kind).fit(X[:, :2], Y))
+        deeper = HalfFeatures(make_pipeline(PCA(2), fewer))
+        assert metric_of(make_pipeline(deeper, network())).status == "assumed"
+        other = FrozenEstimator(kind.fit(X + 1, Y))
+        assert metric_of(make_pipeline(HalfFeatures(other), network())).status == "assumed"
+
+
+def test_what_is_frozen_in_front_of_half_features_stays_an_assumption():
+    before = FrozenEstimator(StandardScaler().fit(X))
+    found = metric_of(make_pipeline(before, HalfFeatures(StandardScaler()), network()))
+    assert found.status == "assumed"

@@ -1,6 +1,7 @@
 """How many metrics a search compared, and what a metric has inside that was fitted elsewhere."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pickle import PicklingError
 from typing import Any
@@ -15,8 +16,15 @@ from sklearn.utils import get_tags
 from torch import nn
 
 from sharpfit.analysers.half_features import HalfFeatures
+from sharpfit.bridge import Parts, unwrap
 
-__all__ = ["brings_fitted_parts", "contains", "metrics_tried", "uses_targets"]
+__all__ = [
+    "brings_fitted_parts",
+    "contains",
+    "frozen_networks",
+    "metrics_tried",
+    "uses_targets",
+]
 
 _AROUND = (FrozenEstimator, BaseSearchCV, Pipeline, TransformedTargetRegressor)
 
@@ -56,6 +64,14 @@ def brings_fitted_parts(estimator: Any) -> bool:
         or (isinstance(part, nn.Module) and any(True for _ in part.parameters()))
         for part in _nested(estimator)
     )
+
+
+def frozen_networks(estimator: Any) -> Iterator[Parts]:
+    """Yield the networks that an estimator holds frozen, with what is in front of them."""
+    for part in _nested(estimator):
+        if isinstance(part, FrozenEstimator):
+            with suppress(TypeError, ValueError):  # of those around something else
+                yield unwrap(part)
 
 
 def uses_targets(estimator: Any) -> bool:

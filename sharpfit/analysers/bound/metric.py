@@ -1,6 +1,7 @@
 """The space in which a bound takes distances, and what lies between it and the network."""
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,13 @@ from sharpfit.analysers.bound.assumptions import Assumption
 from sharpfit.analysers.bound.choices import (
     brings_fitted_parts,
     contains,
+    frozen_networks,
     metrics_tried,
     uses_targets,
 )
 from sharpfit.analysers.half_features import HalfFeatures
-from sharpfit.bridge import AffineMap, Problem, affine_map
+from sharpfit.bridge import AffineMap, Problem, affine_map, preprocess
+from sharpfit.networks import rows_hash
 
 __all__ = ["MetricSpace", "metric_space", "numeric_rows", "untrained_rows"]
 
@@ -175,11 +178,19 @@ def _half_space(problem: Problem, n_steps: int, half: HalfFeatures) -> MetricSpa
             "scale the targets by numbers chosen beforehand, and inside the half by "
             "HalfFeatures(TransformedTargetRegressor(...))",
         )
-    elif brings_fitted_parts(half.estimator):
+    elif _frozen_after_these_rows(steps, problem):
+        status = Assumption(
+            "violated",
+            "a frozen network in the metric was trained on these rows",
+            "give HalfFeatures the network itself, which it trains on one half of them",
+        )
+    elif brings_fitted_parts(half.estimator) or any(
+        isinstance(step, FrozenEstimator) and _half_features(step) is None for step in steps
+    ):
         status = Assumption(
             "assumed",
-            "what HalfFeatures was given frozen, or as a module with weights, was fitted on data "
-            "independent of these rows",
+            "what came frozen, or as a module with weights, was fitted on data independent of "
+            "these rows",
             "give HalfFeatures estimators that it fits itself, and modules by their class",
         )
     else:
@@ -210,6 +221,20 @@ def _depend_on_other_rows(X: Any, steps: tuple[Any, ...], mask: np.ndarray) -> b
     together = numeric_rows(_transform(X, steps))[mask]
     alone = numeric_rows(_transform(_safe_indexing(X, np.flatnonzero(mask)), steps))
     return float(np.abs(together - alone).max()) > _ROUNDING * float(np.abs(together).max())
+
+
+def _frozen_after_these_rows(steps: tuple[Any, ...], problem: Problem) -> bool:
+    """Whether a frozen network inside the steps has recorded that it was trained on these rows."""
+    labels = problem.labels
+    targets = problem.targets if labels is None else np.asarray(problem.classes)[labels]
+    for position, step in enumerate(steps):
+        for part in frozen_networks(step):
+            # What stands further inside may expect other columns.
+            with suppress(ValueError, TypeError, LookupError):
+                rows = preprocess(problem.raw_inputs, (*steps[:position], *part.preprocessing))
+                if getattr(part.network, "training_rows_hash_", None) == rows_hash(rows, targets):
+                    return True
+    return False
 
 
 def _knows_all_targets(problem: Problem, half: HalfFeatures) -> bool:
@@ -258,6 +283,8 @@ def _position(metric: FrozenEstimator, steps: tuple[Any, ...]) -> int:
 def _frozen_status(problem: Problem, n_steps: int) -> Assumption:
     steps = problem.preprocessing[:n_steps]
     if any(not isinstance(step, FrozenEstimator) or contains(step, HalfFeatures) for step in steps):
+        return _TRAINED_ON_ROWS
+    if _frozen_after_these_rows(steps, problem):
         return _TRAINED_ON_ROWS
     n_tried = metrics_tried(problem.estimator, steps)
     if n_tried > 1:
