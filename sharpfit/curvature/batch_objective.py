@@ -10,7 +10,7 @@ from sharpfit.curvature.data import Source
 from sharpfit.curvature.network import differentiable_kernels, snapshot
 from sharpfit.curvature.parameters import ParameterChoice
 from sharpfit.linalg import SymmetricOperator
-from sharpfit.objective.leave_inputs import first_outputs
+from sharpfit.objective.first_outputs import first_outputs
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """How many rows make a chunk."""
 
+from numbers import Integral
+
 import torch
 
 from sharpfit.curvature.data import Rows
@@ -40,9 +42,9 @@ def choose_batch_size(
         If `batch_size` is neither a positive integer nor ``"auto"``.
     """
     if batch_size != "auto":
-        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        if not isinstance(batch_size, Integral) or batch_size is True or batch_size < 1:
             raise ValueError(f"batch_size must be a positive integer or 'auto', got {batch_size!r}")
-        return min(batch_size, len(rows))
+        return min(int(batch_size), len(rows))
     bytes_per_row = activation_bytes(network, rows)
     parameter_bytes = storage_bytes(network.parameters)
     target = max(

@@ -5,15 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as distributed
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from sharpfit.curvature.linearisation import Chunk
-from sharpfit.curvature.network import Network
-from sharpfit.curvature.sharding import global_weights
-from sharpfit.objective import CrossEntropy, SampleLoss
-from sharpfit.objective.leave_inputs import first_outputs
 
 Source = Tensor | Dataset | DataLoader
 
@@ -75,101 +70,6 @@ class Rows:
 
     def _place(self, inputs: Tensor) -> Tensor:
         return inputs.to(self.device, self.dtype if inputs.is_floating_point() else None)
-
-
-def prepare_rows(
-    network: Network,
-    loss: SampleLoss,
-    inputs: Source,
-    targets: Tensor | None,
-    sample_weight: Tensor | None,
-    dtype: torch.dtype | None,
-    group: distributed.ProcessGroup | None,
-) -> Rows:
-    """Check inputs, targets and weights against each other and the network.
-
-    Parameters
-    ----------
-    network : Network
-    loss : SampleLoss
-    inputs : Tensor of shape (n, ...), Dataset or DataLoader
-    targets : Tensor of shape (n, ...) or None
-    sample_weight : Tensor of shape (n,) or None
-    dtype : torch.dtype or None
-        The dtype the user asked for; without it the inputs' dtype must be the network's.
-    group : ProcessGroup or None
-        Processes that share the loss.
-
-    Returns
-    -------
-    Rows
-
-    Raises
-    ------
-    ValueError
-        If lengths, dtypes or shapes do not fit, weights are negative or not finite, or class
-        numbers are out of range.
-    """
-    if isinstance(inputs, Tensor):
-        if targets is None:
-            raise ValueError("targets is missing: inputs is a tensor, which holds no targets")
-    elif targets is not None:
-        raise ValueError(
-            "targets must not be given when inputs is a data set that yields them, which "
-            f"{type(inputs).__name__} is taken for; convert arrays by torch.as_tensor"
-        )
-    elif isinstance(inputs, tuple | list) and any(isinstance(part, Tensor) for part in inputs):
-        raise ValueError(
-            f"inputs is a {type(inputs).__name__} of {len(inputs)} tensors; give rows and their "
-            "targets as two arguments, inputs and targets"
-        )
-    else:
-        targets = collect_targets(inputs)
-    count = inputs.shape[0] if isinstance(inputs, Tensor) else targets.shape[0]
-    if count == 0 or targets.ndim == 0 or targets.shape[0] != count:
-        raise ValueError(
-            f"inputs has {count} rows and targets has shape {tuple(targets.shape)}; expected at "
-            "least one row and as many targets"
-        )
-    if sample_weight is not None:
-        sample_weight = torch.as_tensor(sample_weight, dtype=torch.float64)
-        if sample_weight.shape != (count,):
-            raise ValueError(
-                f"sample_weight has shape {tuple(sample_weight.shape)}, expected ({count},)"
-            )
-        if not bool((sample_weight >= 0).all() and sample_weight.isfinite().all()):
-            raise ValueError("sample_weight must be non-negative and finite in every entry")
-    weights = loss.row_weights(targets, sample_weight)
-    if loss.reduction == "mean":
-        weights = global_weights(group, weights, sample_weight)
-    rows = Rows(inputs, targets, weights, network.device, network.dtype)
-    example = rows.source_example()
-    if dtype is None and example.is_floating_point() and example.dtype != network.dtype:
-        raise ValueError(
-            f"inputs has dtype {example.dtype} but the module's parameters have {network.dtype}; "
-            "convert one of them, or pass dtype= to convert both"
-        )
-    outputs = first_outputs(network.module, rows.first(1))
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[0] != 1:
-        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ValueError(
-            f"module {type(network.module).__name__} returns {found} for one row; expected a "
-            "Tensor of shape (1, C): one row of logits or predictions a sample"
-        )
-    if isinstance(loss, CrossEntropy) and not targets.is_floating_point():
-        _check_classes(loss, targets, outputs.shape[1])
-    return rows
-
-
-def _check_classes(loss: CrossEntropy, targets: Tensor, n_classes: int) -> None:
-    counted = targets != loss.ignore_index
-    outside = counted & ((targets < 0) | (targets >= n_classes))
-    if bool(outside.any()):
-        row = int(outside.nonzero()[0, 0])
-        raise ValueError(
-            f"targets[{row}] is {targets[row].tolist()}, but the module has {n_classes} outputs; "
-            f"expected class numbers from 0 to {n_classes - 1}"
-        )
 
 
 def ordered_loader(source: Dataset | DataLoader, size: int, start: int = 0) -> DataLoader:

@@ -1,5 +1,7 @@
 """The matrices that whole analyses are made of."""
 
+import difflib
+import inspect
 from typing import Any, Literal
 
 from torch import nn
@@ -36,9 +38,25 @@ def spectrum_operator(
     Returns
     -------
     NetworkOperator or ObjectiveHessianOperator
+
+    Raises
+    ------
+    TypeError
+        For a setting that the operator does not have.
     """
+    kind: type[SpectrumOperator]
     if isinstance(criterion, BatchObjective) and matrix == "hessian":
-        return ObjectiveHessianOperator(module, criterion, *rows, **settings)
-    if matrix not in MATRICES:
+        kind = ObjectiveHessianOperator
+    elif matrix in MATRICES:
+        kind = MATRICES[matrix]
+    else:
         raise ValueError(f"matrix must be one of {tuple(MATRICES)}, got {matrix!r}")
-    return MATRICES[matrix](module, criterion, *rows, **settings)
+    known = inspect.signature(kind).parameters
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise TypeError(
+                f"{kind.__name__} has no setting {name!r}"
+                f"{f'; did you mean {near[0]!r}?' if near else f'; it has {tuple(known)[4:]}'}"
+            )
+    return kind(module, criterion, *rows, **settings)

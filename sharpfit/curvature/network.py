@@ -67,7 +67,7 @@ def snapshot(
     Raises
     ------
     TypeError
-        If `module` is no module.
+        If `module` is no module, or one of TorchScript.
     ValueError
         If the parameters have half precision and no `dtype` is given, or lie on several devices.
     RuntimeError
@@ -75,6 +75,11 @@ def snapshot(
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {module!r}")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TypeError(
+            f"module is a TorchScript {type(module).__name__}, which cannot be copied and "
+            "differentiated twice; pass the module it was made from"
+        )
     if dtype is not None and dtype not in _WIDE:
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
     selection = select_parameters(module, parameters)

@@ -10,11 +10,17 @@ from torch import Tensor, nn
 
 from sharpfit.curvature.batch_objective import BatchObjective
 from sharpfit.curvature.chunking import activation_bytes, choose_batch_size
-from sharpfit.curvature.data import Source, prepare_rows
+from sharpfit.curvature.data import Source
 from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts, finite_losses
-from sharpfit.curvature.network import Network, refuse_contexts, snapshot
+from sharpfit.curvature.network import refuse_contexts, snapshot
+from sharpfit.curvature.operator_settings import (
+    checked_budget,
+    checked_weight_decay,
+    inverse_root,
+)
 from sharpfit.curvature.parameters import ParameterChoice, ParameterSelection
 from sharpfit.curvature.routes import RouteChoice, choose_route
+from sharpfit.curvature.row_checks import prepare_rows
 from sharpfit.curvature.sharding import GroupChoice, resolve_group, sum_over
 from sharpfit.linalg import SymmetricOperator
 from sharpfit.objective import RowwiseLoss, SampleLoss, as_sample_loss
@@ -124,15 +130,13 @@ class NetworkOperator(SymmetricOperator):
         self.selection: ParameterSelection = self.network.selection
         self.dtype = self.network.dtype
         self.device = self.network.device
-        self.weight_decay = _non_negative(weight_decay)
-        self._scaling = _scaling(preconditioner, self.network)
+        self.weight_decay = checked_weight_decay(weight_decay)
+        self._scaling = inverse_root(preconditioner, self.network)
         self.size = self._size()
-        if memory_budget <= 0:
-            raise ValueError(
-                f"memory_budget must be a positive number of bytes, got {memory_budget}"
-            )
-        self.memory_budget = memory_budget
-        self.batch_size = choose_batch_size(self.network, self._rows, batch_size, memory_budget)
+        self.memory_budget = checked_budget(memory_budget)
+        self.batch_size = choose_batch_size(
+            self.network, self._rows, batch_size, self.memory_budget
+        )
         self.n_chunks = -(-len(self._rows) // self.batch_size)
         first = next(self._rows.chunks(self.batch_size))
         if isinstance(self.loss, RowwiseLoss):
@@ -377,24 +381,3 @@ class NetworkOperator(SymmetricOperator):
 def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_parameters()
     yield from module.named_buffers()
-
-
-def _non_negative(weight_decay: float) -> float:
-    if not 0 <= weight_decay < float("inf"):
-        raise ValueError(f"weight_decay must be non-negative and finite, got {weight_decay}")
-    return float(weight_decay)
-
-
-def _scaling(preconditioner: Tensor | None, network: Network) -> Tensor | None:
-    if preconditioner is None:
-        return None
-    expected = (network.selection.size,)
-    if not isinstance(preconditioner, Tensor):
-        raise TypeError(f"preconditioner must be a Tensor, got {type(preconditioner).__name__}")
-    if preconditioner.shape != expected:
-        raise ValueError(
-            f"preconditioner has shape {tuple(preconditioner.shape)}, expected {expected}"
-        )
-    if not bool((preconditioner > 0).all() and preconditioner.isfinite().all()):
-        raise ValueError("preconditioner must be positive and finite in every entry")
-    return preconditioner.to(network.device, torch.float64).rsqrt().to(network.dtype)

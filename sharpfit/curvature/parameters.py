@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,9 +88,11 @@ def select_parameters(module: nn.Module, parameters: ParameterChoice = None) -> 
 
     Raises
     ------
+    TypeError
+        If `parameters` is none of these.
     ValueError
-        If nothing is selected, a name does not exist or belongs to a frozen parameter, or the
-        module is lazy and has not been called yet.
+        If nothing is selected, a name does not exist or belongs to a frozen parameter, the
+        regular expression is none, or the module is lazy and has not been called yet.
 
     Examples
     --------
@@ -115,11 +118,11 @@ def select_parameters(module: nn.Module, parameters: ParameterChoice = None) -> 
     if parameters is None:
         chosen = set(aliases)
     elif isinstance(parameters, str):
-        chosen = {name for name in aliases if re.search(parameters, name)}
-    elif callable(parameters):
+        chosen = _matching(parameters, aliases)
+    elif callable(parameters) and not isinstance(parameters, nn.Module):
         chosen = {name for name, parameter in aliases.items() if parameters(name, parameter)}
     else:
-        chosen = set(parameters)
+        chosen = _names(parameters)
         for name in sorted(chosen):
             if name not in aliases:
                 raise ValueError(
@@ -139,3 +142,26 @@ def select_parameters(module: nn.Module, parameters: ParameterChoice = None) -> 
             f"{type(module).__name__}; those are {sorted(trainable)}"
         )
     return ParameterSelection(tuple(kept), tuple(p.shape for p in kept.values()))
+
+
+def _matching(pattern: str, names: Iterable[str]) -> set[str]:
+    try:
+        return {name for name in names if re.search(pattern, name)}
+    except re.error as error:
+        raise ValueError(
+            f"parameters={pattern!r} is no regular expression ({error}); write re.escape(name) for "
+            "a name as it is"
+        ) from error
+
+
+def _names(parameters: Any) -> set[str]:
+    listed = list(parameters) if isinstance(parameters, Iterable) else [parameters]
+    if isinstance(parameters, nn.Module) or not all(isinstance(name, str) for name in listed):
+        found = next((type(p).__name__ for p in listed if not isinstance(p, str)), "")
+        raise TypeError(
+            "parameters must be a regular expression as str, names of parameters, a function "
+            f"(name, parameter) -> bool or None, got {type(parameters).__name__}"
+            f"{f' of {found}' if found and isinstance(parameters, Iterable) else ''}; names are "
+            "those of module.named_parameters()"
+        )
+    return set(listed)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Integral
 from typing import Any, TypeVar
 
 from joblib import Parallel, delayed, effective_n_jobs
@@ -43,9 +44,13 @@ def compute_parts(
 
     Raises
     ------
+    ValueError
+        If `n_jobs` is no number of processes.
     KeyboardInterrupt
         If nothing was known when the work was interrupted.
     """
+    if n_jobs is not None and (not isinstance(n_jobs, Integral) or n_jobs == 0):
+        raise ValueError(f"n_jobs must be None or an int other than 0, got {n_jobs!r}")
     progress = Progress() if progress is None else progress
     run: Callable[[Part[Operator]], Any]
     if len(parts) == 1 or effective_n_jobs(n_jobs) == 1:

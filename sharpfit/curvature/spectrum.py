@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -125,8 +126,10 @@ def hessian_spectrum(
     """
     if matrix not in MATRICES:
         raise ValueError(f"matrix must be one of {tuple(MATRICES)}, got {matrix!r}")
-    if n_eigenvalues < 1:
-        raise ValueError(f"n_eigenvalues must be at least 1, got {n_eigenvalues}")
+    if not isinstance(n_eigenvalues, Integral) or n_eigenvalues is True or n_eigenvalues < 1:
+        raise ValueError(f"n_eigenvalues must be an int of at least 1, got {n_eigenvalues!r}")
+    if not isinstance(verbose, Integral) or verbose < 0:
+        raise ValueError(f"verbose must be an int of at least 0, got {verbose!r}")
     group = resolve_group(settings.get("process_group", "auto"))
     if group is not None and n_jobs not in (None, 1):
         raise ValueError(

@@ -4,14 +4,14 @@ import copy
 from collections import OrderedDict
 from collections.abc import Iterator
 from numbers import Integral
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from sharpfit.jacobian.arguments import check_positive
 from sharpfit.jacobian.faster_layers import replace_slow_layers
-from sharpfit.objective.leave_inputs import first_outputs
+from sharpfit.objective.first_outputs import first_outputs, require_rows_apart
 
 # Larger buffers than these cost page faults on a processor; a GPU wants larger chunks.
 _CHUNK_BYTES = {"cpu": 3 * 2**24, "cuda": 2**31}
@@ -63,7 +63,7 @@ class FrozenModule:
         self.module = _frozen_copy(module)
         replace_slow_layers(self.module)
         probe = inputs[:2].detach()
-        outputs = _outputs_of(self.module, probe)
+        outputs = first_outputs(self.module, probe)
         if not isinstance(outputs, Tensor) or outputs.ndim not in (1, 2):
             got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise ValueError(
@@ -75,6 +75,7 @@ class FrozenModule:
                 f"module returned {outputs.shape[0]} rows for {probe.shape[0]} rows of inputs; "
                 "each row of inputs must give one row of outputs"
             )
+        require_rows_apart(self.module, probe, outputs)
         self.n_outputs = outputs.shape[1] if outputs.ndim == 2 else 1
         self.n_features = probe[0].numel()
 
@@ -305,16 +306,6 @@ def _frozen_copy(module: nn.Module) -> nn.Module:
             if type(value) is OrderedDict and not value:
                 copies[id(value)] = OrderedDict()
     return copy.deepcopy(module, copies).eval()
-
-
-def _outputs_of(module: nn.Module, probe: Tensor) -> Any:
-    try:
-        return first_outputs(module, probe)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise ValueError(
-            f"module does not run on inputs with rows of shape {tuple(probe.shape[1:])} ({error}); "
-            "pass rows as the network takes them, in one tensor"
-        ) from error
 
 
 def _check_inputs(module: nn.Module, inputs: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Extreme eigenpairs by thick-restart Lanczos with full reorthogonalisation."""
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 import numpy as np
@@ -174,6 +175,11 @@ def top_eigenpairs(
 def _check_arguments(
     operator: SymmetricOperator, n_eigenvalues: int, which: str, tol: float, budget: int
 ) -> None:
+    if not isinstance(operator, SymmetricOperator):
+        raise TypeError(
+            f"operator must be a SymmetricOperator, got {type(operator).__name__}; a symmetric "
+            "matrix becomes one by DenseOperator(torch.as_tensor(matrix))."
+        )
     if operator.size == 0:
         raise ValueError("the operator has size 0: it has no eigenvalues.")
     if isinstance(n_eigenvalues, bool) or not hasattr(n_eigenvalues, "__index__"):
@@ -185,8 +191,10 @@ def _check_arguments(
         )
     if which not in ("largest", "smallest", "magnitude"):
         raise ValueError(f'which={which!r} must be "largest", "smallest" or "magnitude".')
-    if not 0 <= tol < 1:
+    if not isinstance(tol, Real) or not 0 <= tol < 1:
         raise ValueError(f"tol={tol!r} must be at least 0 and below 1: it is relative.")
+    if not hasattr(budget, "__index__"):
+        raise TypeError(f"max_products must be an int, got {budget!r}.")
     if budget < n_eigenvalues:
         raise ValueError(
             f"max_products={budget} cannot give n_eigenvalues={n_eigenvalues} pairs; each needs "
@@ -228,6 +236,10 @@ class _Search:
             self._inject_random()
             self._n_waiting = 1
             return
+        if not isinstance(start, Tensor):
+            raise TypeError(
+                f"start must be a Tensor, got {type(start).__name__}; use torch.as_tensor(start)."
+            )
         columns = start[:, None] if start.ndim == 1 else start
         if columns.ndim != 2 or columns.shape[0] != self.operator.size:
             raise ValueError(

@@ -110,7 +110,14 @@ def _has_kernel() -> bool:
         torch.backends.mkldnn.is_available()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and not _serves_mkl()
     )
+
+
+def _serves_mkl() -> bool:
+    """Whether the processor is of the maker whose AVX-512 MKL uses; if unknown, it is taken for."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return str(capabilities.get("cpu_name", "Intel")).startswith("Intel")
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

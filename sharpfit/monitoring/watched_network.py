@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sharpfit.curvature import HessianOperator
 from sharpfit.objective import RowwiseLoss, SampleLoss, as_sample_loss, split_head
-from sharpfit.objective.leave_inputs import first_outputs
+from sharpfit.objective.first_outputs import first_outputs
 
 _HALF = (torch.float16, torch.bfloat16)
 _PLAIN = (bool, int, float, str, tuple, type(None))

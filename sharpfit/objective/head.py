@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sharpfit.objective.leave_inputs import first_outputs
+from sharpfit.objective.first_outputs import first_outputs
 
 
 def split_head(

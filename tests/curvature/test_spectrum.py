@@ -91,7 +91,7 @@ def test_frame_holds_the_eigenvalues():
     ("change", "message"),
     [
         ({"matrix": "fisher"}, "matrix must be one of"),
-        ({"n_eigenvalues": 0}, "n_eigenvalues must be at least 1"),
+        ({"n_eigenvalues": 0}, "n_eigenvalues must be an int of at least 1"),
         ({"parameters": "conv"}, "selects no trainable parameter"),
         ({"batch_size": 0}, "batch_size must be"),
         ({"memory_budget": 0}, "memory_budget must be"),

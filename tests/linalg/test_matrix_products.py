@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sharpfit.linalg import matrix_products
 from sharpfit.linalg.matrix_products import (
     add_times_transposed,
     plain_products,
@@ -15,6 +16,15 @@ LARGE, SMALL = (200, 96, 112), (7, 5, 3)  # rows, inner, columns
 HAS_KERNEL = (
     torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
 )
+
+
+@pytest.fixture
+def other_maker(monkeypatch):
+    """Have products computed as on processors of which MKL leaves AVX-512 unused."""
+    monkeypatch.setattr(matrix_products, "_serves_mkl", lambda: False)
+    matrix_products._has_kernel.cache_clear()
+    yield
+    matrix_products._has_kernel.cache_clear()
 
 
 def factors(shape, dtype=torch.float32):
@@ -47,7 +57,7 @@ class Kernels(TorchDispatchMode):
 )
 @pytest.mark.parametrize("transposed", [False, True])
 @torch.no_grad()
-def test_products_are_those_of_float64(shape, transposed):
+def test_products_are_those_of_float64(shape, transposed, other_maker):
     x, weight, bias = factors(shape)
     if transposed:
         x, weight = x.T.contiguous().T, weight.T.contiguous().T
@@ -107,7 +117,7 @@ def test_sums_of_many_rows_are_taken_in_parts():
 
 
 @pytest.mark.skipif(not HAS_KERNEL, reason="no AVX-512, or no oneDNN")
-def test_the_kernel_serves_large_products_in_single_precision_only():
+def test_the_kernel_serves_large_products_in_single_precision_only(other_maker):
     with torch.no_grad():
         for (shape, dtype), expected in {
             (LARGE, torch.float32): True,
@@ -131,6 +141,15 @@ def test_the_kernel_serves_large_products_in_single_precision_only():
         with Kernels() as kernels:
             times_transposed(*factors(LARGE))
         assert kernels.by_onednn
+
+
+@pytest.mark.skipif(not HAS_KERNEL, reason="no AVX-512, or no oneDNN")
+@torch.no_grad()
+def test_mkl_serves_the_processors_of_its_maker():
+    intel = torch.cpu.get_capabilities()["cpu_name"].startswith("Intel")
+    with Kernels() as kernels:
+        times_transposed(*factors(LARGE))
+    assert kernels.by_onednn != intel
 
 
 def test_derivatives_are_those_of_autograd():
