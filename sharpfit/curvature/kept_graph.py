@@ -1,13 +1,13 @@
 """Products by automatic differentiation, twice backwards through graphs that are kept."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import Node
 
 from sharpfit.curvature.lean_derivatives import LeanDerivatives
 from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts, storage_bytes
@@ -41,59 +41,54 @@ class KeptGraph(Linearisation):
     def jacobian_product(self, direction: Parts) -> Tensor:
         """Return ``J v``; see `Linearisation`."""
         cotangents, gradient = self._gradient
-        if not gradient:
-            return torch.zeros_like(self.outputs)
-        weights = [direction[index] for index in gradient]
-        return torch.autograd.grad(
-            list(gradient.values()), cotangents, weights, retain_graph=True, materialize_grads=True
-        )[0]
+        pushed = None if gradient is None else gradient.differentiate(direction, [cotangents])[0]
+        return torch.zeros_like(self.outputs) if pushed is None else pushed
 
     def add_transposed_product(self, cotangents: Tensor, total: Parts) -> None:
         """Add ``J^T u``; see `Linearisation`."""
         if self._outputs.requires_grad:
-            self._add([self._outputs], [cotangents], total)
+            _add(
+                torch.autograd.grad(
+                    self._outputs,
+                    self._parameters,
+                    cotangents,
+                    retain_graph=True,
+                    allow_unused=True,
+                ),
+                total,
+            )
 
     def add_hessian_product(self, direction: Parts, total: Parts) -> None:
         """Add ``H v``; see `Linearisation`."""
         gradient = self._gradient[1]
         self.tangents = None
-        if gradient:
-            weights = [direction[index] for index in gradient]
-            self._add(list(gradient.values()), weights, total)
+        if gradient is not None:
+            _add(gradient.differentiate(direction, self._parameters), total)
             self.tangents = self._seen.pop() if self._seen else None
 
     def state_bytes(self) -> int:
         """Return the bytes kept; see `Linearisation`."""
-        built: list[Tensor | GradientEdge] = [self._outputs]
+        built = [self._outputs]
         if "_gradient" in self.__dict__:
-            built += [self._gradient[0], *self._gradient[1].values()]
+            cotangents, gradient = self._gradient
+            built += [cotangents] if gradient is None else [cotangents, gradient.whole]
         if self.tangents is not None:
             built.append(self.tangents)
         return storage_bytes(saved_tensors(built), without=self._parameters)
 
-    def _add(
-        self, of: list[Tensor] | list[GradientEdge], weights: list[Tensor], total: Parts
-    ) -> None:
-        found = torch.autograd.grad(
-            of, self._parameters, weights, retain_graph=True, allow_unused=True
-        )
-        for part, increment in zip(total, found, strict=True):
-            if increment is not None:
-                part.add_(increment)
-
     @cached_property
-    def _gradient(self) -> tuple[Tensor, dict[int, GradientEdge]]:
+    def _gradient(self) -> tuple[Tensor, "_Gradient | None"]:
         with torch.enable_grad():
             cotangents = _OutputGradient.apply(
                 *(self._outputs, self.output_gradient(), self._curvature_map, self.chunk.weights),
                 self._seen,
             )
             if not cotangents.requires_grad:
-                return cotangents, {}
+                return cotangents, None
             gradient = torch.autograd.grad(
                 self._outputs, self._parameters, cotangents, create_graph=True, allow_unused=True
             )
-            return cotangents, _varying(gradient)
+            return cotangents, _Gradient.of(gradient)
 
 
 class _OutputGradient(torch.autograd.Function):
@@ -119,28 +114,79 @@ class _OutputGradient(torch.autograd.Function):
         return ctx.curvature_map(tangents) * ctx.weights, None, None, None, None
 
 
-def _varying(parts: tuple[Tensor | None, ...]) -> dict[int, GradientEdge]:
-    """Return where graphs end in those parts that depend on what is differentiated.
+class _Gradient:
+    """The graph of a gradient, to be differentiated along one direction after another.
 
-    The values, as large as the parameters, are not kept.
+    Its values, as large as the parameters, are not kept.
+
+    Parameters
+    ----------
+    indices : list of int
+        Which parameters' parts depend on what is differentiated.
+    parts : list of Tensor
+        Those parts of the gradient.
     """
-    # Seen through a view, because a node written in Python does not keep its graph alive.
-    return {
-        index: get_gradient_edge(part.view_as(part))
-        for index, part in enumerate(parts)
-        if part is not None and part.requires_grad
-    }
+
+    def __init__(self, indices: list[int], parts: list[Tensor]) -> None:
+        self._indices = indices
+        self._weights: list[Tensor] = []
+        self.whole = _Whole.apply(self._weights, *parts)
+        self._one = torch.ones_like(self.whole)
+
+    @classmethod
+    def of(cls, gradient: tuple[Tensor | None, ...]) -> "_Gradient | None":
+        """Take those parts of a gradient that depend on something; None where there are none."""
+        varying = [
+            (index, part)
+            for index, part in enumerate(gradient)
+            if part is not None and part.requires_grad
+        ]
+        return cls(*map(list, zip(*varying, strict=True))) if varying else None
+
+    def differentiate(self, direction: Parts, by: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        """Return the derivatives of the gradient's product with a direction."""
+        self._weights[:] = [direction[index] for index in self._indices]
+        try:
+            return torch.autograd.grad(
+                self.whole,
+                by,
+                self._one,
+                retain_graph=True,
+                allow_unused=True,
+            )
+        finally:
+            self._weights.clear()
 
 
-def saved_tensors(results: Iterable[Tensor | GradientEdge]) -> Iterator[Tensor]:
-    """Yield those results that are tensors, and all tensors saved in the graphs of all."""
+class _Whole(torch.autograd.Function):
+    """A number whose derivatives in a gradient's parts are the weights there are at the time.
+
+    One root in place of one for every part, each of which PyTorch checks anew at every pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights: list[Tensor], *parts: Tensor) -> Tensor:
+        ctx.weights = weights
+        return parts[0].new_zeros(())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, _: Tensor) -> Any:
+        return None, *ctx.weights
+
+
+def _add(increments: tuple[Tensor | None, ...], total: Parts) -> None:
+    for part, increment in zip(total, increments, strict=True):
+        if increment is not None:
+            part.add_(increment)
+
+
+def saved_tensors(results: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield the results, and all tensors saved in their graphs."""
     pending: list[Node | None] = []
     for result in results:
-        if isinstance(result, Tensor):
-            yield result
-            pending.append(result.grad_fn)
-        else:
-            pending.append(result.node)
+        yield result
+        pending.append(result.grad_fn)
     seen = set()
     while pending:
         node = pending.pop()

@@ -265,4 +265,4 @@ def _over_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _rows(x: Tensor) -> Tensor:
-    return x.flatten(0, -2)
+    return x if x.ndim == 2 else x.flatten(0, -2)

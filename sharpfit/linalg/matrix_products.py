@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ def times_transposed(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     """
     if _is_faster_by_onednn(x, weight) and (bias is None or bias.shape == weight.shape[:1]):
         return _by_onednn(x, weight, bias)
-    return x @ weight.T if bias is None else torch.addmm(bias, x, weight.T)
+    return x.mm(weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
 
 
 def add_times_transposed(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ def add_times_transposed(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     Tensor of shape (n, m)
     """
     if not _is_faster_by_onednn(x, weight):
-        return total.addmm_(x, weight.T)
+        return total.addmm_(x, weight.t())
     step = max(_ADDED // len(weight), _LEAST_SIDE)  # rows, of which the product is held beside it
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
@@ -116,7 +117,7 @@ def _has_kernel() -> bool:
 
 def _serves_mkl() -> bool:
     """Whether the processor is of the maker whose AVX-512 MKL uses; if unknown, it is taken for."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return str(capabilities.get("cpu_name", "Intel")).startswith("Intel")
 
 
