@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from sharpfit.analysers import HessianSpectrum
+from sharpfit.displays.analyses import check_analysis
 
 __all__ = ["AttributionDisplay"]
 
@@ -88,6 +89,7 @@ class AttributionDisplay:
         -------
         AttributionDisplay
         """
+        check_analysis(analysis, HessianSpectrum, "eigenvalues_")
         table = analysis.attribution(index, by=by, **rows)
         return cls(table, by=by, matrix=analysis.matrix, index=index)
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from sharpfit.analysers import GeneralisationBound
+from sharpfit.displays.analyses import check_analysis
 
 __all__ = ["BoundDisplay"]
 
@@ -78,7 +78,7 @@ class BoundDisplay:
         -------
         BoundDisplay
         """
-        check_is_fitted(analysis, "bound_")
+        check_analysis(analysis, GeneralisationBound, "bound_")
         return cls(
             curve=analysis.curve(),
             form=analysis.method_,

@@ -4,9 +4,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from sharpfit.analysers import JacobianProfiler
+from sharpfit.displays.analyses import check_analysis
 from sharpfit.jacobian import Coverage, Slopes
 
 __all__ = ["JacobianDisplay"]
@@ -101,9 +101,7 @@ class JacobianDisplay:
         -------
         JacobianDisplay
         """
-        if not isinstance(profiler, JacobianProfiler):
-            raise TypeError(f"profiler must be a JacobianProfiler, got {type(profiler).__name__}.")
-        check_is_fitted(profiler, "estimator_")
+        check_analysis(profiler, JacobianProfiler, "estimator_")
         rows = profiler.profile(X, y)
         margins, bound = rows.logits.margin, rows.loss_slope_bound
         if profiler.output == "margin":

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from sharpfit.monitoring import SharpnessMonitor
+from sharpfit.monitoring.training_records import training_records
 
 __all__ = ["SharpeningDisplay"]
 
@@ -39,7 +40,7 @@ class SharpeningDisplay:
 
     Parameters
     ----------
-    records : sequence of dict
+    records : sequence of dict or SharpnessMonitor
         Measurements, as in ``SharpnessMonitor.records_``.
 
     Attributes
@@ -55,6 +56,7 @@ class SharpeningDisplay:
     >>> from sharpfit import NetworkClassifier
     >>> from sharpfit.displays import SharpeningDisplay
     >>> from sharpfit.monitoring import SharpnessMonitor
+    from sharpfit.monitoring.training_records import training_records
     >>> X, y = make_moons(100, noise=0.1, random_state=0)
     >>> network = NetworkClassifier(max_epochs=5, batch_size=-1, random_state=0,
     ...                             callbacks=[("monitor", SharpnessMonitor(every=1))])
@@ -64,9 +66,7 @@ class SharpeningDisplay:
     """
 
     def __init__(self, records: Sequence[dict[str, Any]]):
-        if not records:
-            raise ValueError("records is empty: nothing was measured.")
-        self.records = list(records)
+        self.records = list(training_records(records))
 
     @classmethod
     def from_estimator(cls, network: Any) -> "SharpeningDisplay":
@@ -74,14 +74,21 @@ class SharpeningDisplay:
 
         Parameters
         ----------
-        network : skorch.NeuralNet
-            Trained.
+        network : estimator object
+            Trained; a network, or a pipeline, search or the like around it.
 
         Returns
         -------
         SharpeningDisplay
+
+        Raises
+        ------
+        TypeError
+            If there is no network in it.
+        ValueError
+            If nothing was measured.
         """
-        return cls.from_history(network.history)
+        return cls(training_records(network))
 
     @classmethod
     def from_history(cls, history: Any) -> "SharpeningDisplay":
@@ -95,12 +102,7 @@ class SharpeningDisplay:
         -------
         SharpeningDisplay
         """
-        records = SharpnessMonitor.records_of(history)
-        if not records:
-            raise ValueError(
-                "the history holds no measurements: train with a SharpnessMonitor callback."
-            )
-        return cls(records)
+        return cls(SharpnessMonitor.records_of(history))
 
     def frame(self) -> Any:
         """Return the numbers behind the figure.

@@ -4,9 +4,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from sharpfit.analysers import HessianSpectrum
+from sharpfit.displays.analyses import check_analysis
 from sharpfit.displays.attribution import AttributionDisplay
 from sharpfit.linalg import SpectralDensity
 
@@ -93,7 +93,7 @@ class SpectrumDisplay:
         -------
         SpectrumDisplay
         """
-        check_is_fitted(analysis, "eigenvalues_")
+        check_analysis(analysis, HessianSpectrum, "eigenvalues_")
         return cls(
             eigenvalues=analysis.eigenvalues_,
             residual_norms=analysis.residual_norms_,

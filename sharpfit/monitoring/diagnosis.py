@@ -1,12 +1,11 @@
 """A reading of a monitored training in words, with its numbers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sharpfit.monitoring.sharpness_monitor import SharpnessMonitor
+from sharpfit.monitoring.training_records import training_records
 
 __all__ = ["Diagnosis", "diagnose"]
 
@@ -68,8 +67,9 @@ def diagnose(training: Any) -> Diagnosis:
 
     Parameters
     ----------
-    training : skorch.NeuralNet, SharpnessMonitor or sequence of dict
-        A network trained with a monitor among its callbacks, the monitor, or its records.
+    training : estimator object, SharpnessMonitor or sequence of dict
+        A network trained with a monitor among its callbacks or a pipeline, search or the like
+        around it, the monitor, or its records.
 
     Returns
     -------
@@ -77,6 +77,8 @@ def diagnose(training: Any) -> Diagnosis:
 
     Raises
     ------
+    TypeError
+        If `training` is none of these.
     ValueError
         If there are fewer than two measurements.
 
@@ -91,7 +93,7 @@ def diagnose(training: Any) -> Diagnosis:
     Sharpness reached the stability limit at update 1 (9.5 of 10) and was there in 100 % of the \
 measurements since.
     """
-    records = _records(training)
+    records = training_records(training)
     usable = [record for record in records if np.isfinite(record["sharpness"])]
     if len(usable) < 2:
         raise ValueError(
@@ -124,10 +126,11 @@ measurements since.
     ]
     if np.isfinite(steepened):
         statements.append(_about_jacobian(sharpened, steepened, columns))
-    statements.append(
-        f"At the end {share:.0%} of the sharpness is the Gauss-Newton part; the rest comes from "
-        "the curvature of the network's outputs."
-    )
+    if np.isfinite(share):
+        statements.append(
+            f"At the end {share:.0%} of the sharpness is the Gauss-Newton part; the rest comes "
+            "from the curvature of the network's outputs."
+        )
     shares = {name: found["share"] for name, found in usable[-1].get("layers", {}).items()}
     layer = max(shares, key=shares.__getitem__) if shares else None
     if layer is not None:
@@ -152,14 +155,6 @@ measurements since.
         layer_share=shares[layer] if layer is not None else float("nan"),
         floor_share=float(floor),
     )
-
-
-def _records(training: Any) -> Sequence[dict[str, Any]]:
-    if isinstance(training, SharpnessMonitor):
-        return training.records_
-    if hasattr(training, "history"):
-        return SharpnessMonitor.records_of(training.history)
-    return training
 
 
 def _about_edge(

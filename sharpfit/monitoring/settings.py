@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from sharpfit.objective import SampleLoss
 
+_LEAST = {"n_eigenvalues": 1, "n_jacobian_rows": 0, "memory_budget": 2**10, "random_state": 0}
+
 
 def epochs_between(every: int | str) -> int:
     """Return the number of epochs between measurements, 0 where they are not meant.
@@ -50,7 +52,7 @@ def check_settings(settings: dict[str, Any], known: Sequence[str]) -> None:
         value = settings[name]
         if not (isinstance(value, Real) and value > 0):
             raise ValueError(f"{name}={value!r} must be positive, a number such as 0.1.")
-    for name, least in (("n_eigenvalues", 1), ("n_jacobian_rows", 0), ("memory_budget", 1)):
+    for name, least in _LEAST.items():
         if not _is_count(settings[name], least):
             raise ValueError(f"{name}={settings[name]!r} must be an int of at least {least}.")
     if settings["n_rows"] is not None and not _is_count(settings["n_rows"], 1):
@@ -67,12 +69,12 @@ def check_settings(settings: dict[str, Any], known: Sequence[str]) -> None:
         raise ValueError(f"history names {unknown}; what is measured is {known}.{remedy}")
 
 
-def check_given(module: Any, loss: Any, data: Any) -> None:
+def check_given(module: Any, loss: Any, data: Any, optimizer: Any, n_updates: Any) -> None:
     """Refuse arguments of an update that are not what they should be.
 
     Parameters
     ----------
-    module, loss, data : object
+    module, loss, data, optimizer, n_updates : object
         As for `SharpnessMonitor.update`.
 
     Raises
@@ -80,7 +82,8 @@ def check_given(module: Any, loss: Any, data: Any) -> None:
     TypeError
         For one of another kind.
     ValueError
-        For inputs and targets of different length.
+        For inputs and targets of different length, an optimiser of other parameters, and a
+        negative number of updates.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be an nn.Module, got {type(module).__name__}.")
@@ -91,13 +94,35 @@ def check_given(module: Any, loss: Any, data: Any) -> None:
         )
     pair = isinstance(data, tuple | list) and len(data) == 2
     if not pair or not all(isinstance(part, Tensor) for part in data):
-        kinds = [type(part).__name__ for part in data] if pair else type(data).__name__
+        listed = isinstance(data, tuple | list)
+        kinds = [type(part).__name__ for part in data] if listed else type(data).__name__
         raise TypeError(
             f"data must be a pair of tensors, inputs and targets, got {kinds}; use "
             "torch.as_tensor for arrays."
         )
     if len(data[0]) != len(data[1]):
         raise ValueError(f"data has {len(data[0])} inputs but {len(data[1])} targets.")
+    if optimizer is not None:
+        _check_optimizer(optimizer, module)
+    if not _is_count(n_updates, 0):
+        raise ValueError(f"n_updates={n_updates!r} must be an int of at least 0.")
+
+
+def _check_optimizer(optimizer: Any, module: nn.Module) -> None:
+    groups = getattr(optimizer, "param_groups", None)
+    if groups is None:
+        held = getattr(optimizer, "optimizer", None)  # of a schedule of learning rates
+        remedy = f"; give its optimizer, a {type(held).__name__}" if held is not None else ""
+        raise TypeError(
+            f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}{remedy}."
+        )
+    moved = {id(parameter) for group in groups for parameter in group["params"]}
+    if not any(id(p) in moved for p in module.parameters() if p.requires_grad):
+        raise ValueError(
+            f"optimizer {type(optimizer).__name__} holds none of the trainable parameters of "
+            f"module {type(module).__name__}; give the one that trains it, made after any copy or "
+            "move to another device."
+        )
 
 
 def check_same_data(before: Sequence[Tensor], data: Sequence[Tensor]) -> None:

@@ -211,7 +211,7 @@ class SharpnessMonitor(Callback):
         """
         if not hasattr(self, "records_"):
             self.initialize()
-        check_given(module, loss, data)
+        check_given(module, loss, data, optimizer, n_updates)
         if self._observer is None or self._given is None:
             self._observer, self._given = self._new_observer(*data), data
         check_same_data(self._given, data)

@@ -105,6 +105,8 @@ def test_refusals(analysis):
         BoundDisplay.from_estimator(analysis).plot(form="one_sided")
     with pytest.raises(NotFittedError):
         BoundDisplay.from_estimator(GeneralisationBound(NetworkClassifier()))
+    with pytest.raises(TypeError, match="expected a fitted GeneralisationBound, got Network"):
+        BoundDisplay.from_estimator(NetworkClassifier())
 
 
 def test_the_analysis_draws_the_form_asked_for(analysis):

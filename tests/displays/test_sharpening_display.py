@@ -2,6 +2,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sharpfit import NetworkClassifier, SharpeningDisplay, SharpnessMonitor
 
@@ -118,8 +120,17 @@ def test_networks_without_a_monitor_are_told(network):
     plain = NetworkClassifier(max_epochs=1, random_state=0).fit(X, LABELS)
     with pytest.raises(ValueError, match="train with a SharpnessMonitor"):
         SharpeningDisplay.from_estimator(plain)
-    with pytest.raises(ValueError, match="records is empty"):
+    with pytest.raises(ValueError, match="list holds no measurements"):
         SharpeningDisplay([])
+    with pytest.raises(TypeError, match=r"the monitor or its records, got int"):
+        SharpeningDisplay(3)
+    with pytest.raises(TypeError, match="no neural network"):
+        SharpeningDisplay.from_estimator(StandardScaler())
+
+
+def test_networks_in_pipelines_are_drawn(network):
+    pipeline = Pipeline([("network", network)])
+    assert SharpeningDisplay.from_estimator(pipeline).records == network.callbacks[0][1].records_
 
 
 def test_axes_can_be_given(network):

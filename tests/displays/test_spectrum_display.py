@@ -3,7 +3,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from sharpfit import HessianSpectrum, NetworkClassifier, SpectrumDisplay
+from sharpfit import AttributionDisplay, HessianSpectrum, NetworkClassifier, SpectrumDisplay
 
 mpl.use("Agg")
 
@@ -115,3 +115,9 @@ def test_what_was_not_computed_is_said(analysis):
 def test_display_needs_a_fitted_analysis():
     with pytest.raises(ValueError, match="not fitted"):
         SpectrumDisplay.from_estimator(HessianSpectrum(NetworkClassifier()))
+
+
+@pytest.mark.parametrize("display", [SpectrumDisplay, AttributionDisplay])
+def test_networks_are_no_analyses(display):
+    with pytest.raises(TypeError, match=r"expected a fitted HessianSpectrum, got NetworkClass"):
+        display.from_estimator(NetworkClassifier())

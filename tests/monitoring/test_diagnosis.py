@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sharpfit import NetworkClassifier, SharpnessMonitor
 from sharpfit.monitoring import diagnose
@@ -109,3 +111,36 @@ def test_networks_and_monitors_are_read():
     told = [diagnose(source) for source in (network, monitor, monitor.records_)]
     assert str(told[0]) == str(told[1]) == str(told[2])
     assert told[0].jacobian_ratio == told[1].jacobian_ratio
+
+
+def test_networks_inside_estimators_and_histories_are_read():
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    network = NetworkClassifier(
+        max_epochs=3, batch_size=-1, random_state=0, callbacks=[("m", SharpnessMonitor(every=1))]
+    )
+    pipeline = make_pipeline(StandardScaler(), network).fit(X, X[:, 0] > 0)
+    told = str(diagnose(pipeline))
+    assert told == str(diagnose(pipeline[-1])) == str(diagnose(pipeline[-1].history))
+
+
+@pytest.mark.parametrize(
+    ("training", "error", "message"),
+    [
+        (None, TypeError, "training must be a network trained with .* got NoneType"),
+        ("history.json", TypeError, "got str"),
+        ([1.0, 2.0], TypeError, "got list"),
+        (StandardScaler(), TypeError, "no neural network"),
+        ([], ValueError, "list holds no measurements"),
+        (SharpnessMonitor(), ValueError, "SharpnessMonitor holds no measurements"),
+        (NetworkClassifier(), ValueError, "NetworkClassifier is not trained: train with"),
+    ],
+)
+def test_what_holds_no_measurements_is_named(training, error, message):
+    with pytest.raises(error, match=message):
+        diagnose(training)
+
+
+def test_a_part_of_no_sharpness_is_not_told():
+    told = diagnose(records([2, 1, 0.0], [3, 2, 1], gauss_newton=[2, 1, 0.0]))
+    assert math.isnan(told.gauss_newton_share)
+    assert "nan" not in str(told)

@@ -391,6 +391,8 @@ def test_frozen_parameters_are_left_out():
         ({"n_rows": 0}, "n_rows=0 must be"),
         ({"n_jacobian_rows": 2.5}, "n_jacobian_rows=2.5 must be"),
         ({"memory_budget": 0}, "memory_budget=0 must be"),
+        ({"memory_budget": 1}, "memory_budget=1 must be an int of at least 1024"),
+        ({"random_state": None}, "random_state=None must be an int of at least 0"),
     ],
 )
 def test_bad_settings_are_named_before_training(settings, message):
@@ -407,6 +409,7 @@ DATA = torch.as_tensor(X, dtype=torch.float32), torch.as_tensor(CODES)
         (nn.functional.cross_entropy, DATA, "loss must be a criterion"),
         (nn.CrossEntropyLoss(), DATA[0], "data must be a pair of tensors"),
         (nn.CrossEntropyLoss(), (X, CODES), "use torch.as_tensor"),
+        (nn.CrossEntropyLoss(), (*DATA, DATA[1]), r"got \['Tensor', 'Tensor', 'Tensor'\]"),
         (nn.CrossEntropyLoss(), (DATA[0], DATA[1][1:]), "targets"),
         (DATA, nn.CrossEntropyLoss(), "loss must be"),
     ],
@@ -414,6 +417,28 @@ DATA = torch.as_tensor(X, dtype=torch.float32), torch.as_tensor(CODES)
 def test_arguments_of_an_update_are_checked(loss, data, message):
     with pytest.raises((TypeError, ValueError), match=message):
         SharpnessMonitor().update(nn.Linear(3, 2), loss, data)
+
+
+SGD = torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "error", "message"),
+    [
+        ("sgd", TypeError, "optimizer must be a torch.optim.Optimizer, got str"),
+        (torch.optim.lr_scheduler.StepLR(SGD, 1), TypeError, "got StepLR; give its optimizer, a"),
+        (SGD, ValueError, "holds none of the trainable parameters of module Linear"),
+    ],
+)
+def test_optimisers_of_an_update_are_checked(optimizer, error, message):
+    with pytest.raises(error, match=message):
+        SharpnessMonitor().update(nn.Linear(3, 2), nn.CrossEntropyLoss(), DATA, optimizer)
+
+
+@pytest.mark.parametrize("n_updates", [-3, 1.5])
+def test_numbers_of_updates_are_checked(n_updates):
+    with pytest.raises(ValueError, match=f"n_updates={n_updates} must be an int of at least 0"):
+        SharpnessMonitor().update(nn.Linear(3, 2), nn.CrossEntropyLoss(), DATA, n_updates=n_updates)
 
 
 def test_other_rows_are_refused_and_equal_ones_are_not():
