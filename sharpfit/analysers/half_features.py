@@ -7,7 +7,7 @@ import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, clone, is_classifier
 from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 __all__ = ["HalfFeatures"]
 
@@ -48,8 +48,11 @@ class HalfFeatures(TransformerMixin, BaseEstimator):
 
     Raises
     ------
+    TypeError
+        If ``estimator`` gives no features.
     ValueError
-        If ``fraction`` is not strictly between 0 and 1 or leaves a side without rows.
+        If ``fraction`` is not strictly between 0 and 1 or leaves a side without rows, or rows and
+        targets differ in number.
 
     Examples
     --------
@@ -95,8 +98,11 @@ class HalfFeatures(TransformerMixin, BaseEstimator):
                 f"random_state={self.random_state!r} must be an integer, not negative: the rows "
                 "must be drawn in the same way for every candidate."
             )
-        if not isinstance(self.n_metrics, int | np.integer) or self.n_metrics < 1:
+        is_whole = isinstance(self.n_metrics, int | np.integer) and self.n_metrics is not True
+        if not is_whole or self.n_metrics < 1:
             raise ValueError(f"n_metrics={self.n_metrics!r} must be a positive integer.")
+        _check_estimator(self.estimator)
+        check_consistent_length(X, y)
         n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
         n_drawn = round(self.fraction * n_samples)
         if not 0 < n_drawn < n_samples:
@@ -156,9 +162,26 @@ class HalfFeatures(TransformerMixin, BaseEstimator):
         if _rows_hash(X) != self.rows_hash_:
             raise ValueError(
                 "HalfFeatures was fitted on other rows than those of the bound; the one-sided "
-                "bound holds on the rows of the fit only. Pass the X of the fit, in its order."
+                "bound holds on the rows of the fit only. Pass the X of the fit, in its order; in "
+                "a search, cv=ResubstitutionSplit() scores candidates on the rows of their fit."
             )
         return self.mask_
+
+
+def _check_estimator(estimator: Any) -> None:
+    """Refuse what gives no features, before it is fitted."""
+    if isinstance(estimator, type) or not hasattr(estimator, "fit"):
+        name = estimator.__name__ if isinstance(estimator, type) else type(estimator).__name__
+        raise TypeError(
+            f"estimator must be a transformer, classifier or regressor, got {name}"
+            f"{f'; write {name}()' if isinstance(estimator, type) else ''}."
+        )
+    found = "predict_proba" if is_classifier(estimator) else "predict"
+    if not hasattr(estimator, "transform") and not hasattr(estimator, found):
+        raise TypeError(
+            f"estimator {type(estimator).__name__} has neither transform nor {found}, from which "
+            "features come; give a transformer, a classifier with probabilities or a regressor."
+        )
 
 
 def _rows_hash(X: Any) -> str:

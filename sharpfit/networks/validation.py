@@ -23,9 +23,30 @@ def input_array(X) -> np.ndarray:
         )
     if isinstance(X, torch.Tensor):
         X = X.detach().cpu().numpy()
-    return np.asarray(
-        check_array(X, dtype="numeric", allow_nd=True, ensure_all_finite=False, input_name="X")
-    )
+    try:
+        array = np.asarray(
+            check_array(X, dtype="numeric", allow_nd=True, ensure_all_finite=False, input_name="X")
+        )
+    except (ValueError, TypeError) as error:
+        _name_columns(X, error)
+        raise
+    if array.dtype.kind not in "biufc":
+        _name_columns(X, None)
+        raise ValueError(f"X has dtype {array.dtype}; networks take numbers.")
+    return array
+
+
+def _name_columns(X, error: Exception | None) -> None:
+    """Name the columns of a frame that hold no numbers, if there are any."""
+    if not hasattr(X, "columns") or not hasattr(X, "dtypes"):
+        return
+    kinds = zip(X.columns, X.dtypes, strict=True)
+    others = {name: str(dtype) for name, dtype in kinds if getattr(dtype, "kind", "O") in "OMmSUV"}
+    if others:
+        raise ValueError(
+            f"X has columns without numbers, {others}; encode them in front of the network, for "
+            "example with sklearn.preprocessing.OneHotEncoder in a ColumnTransformer."
+        ) from error
 
 
 def check_finite_columns(array: np.ndarray, names=None, *, name: str = "X") -> None:

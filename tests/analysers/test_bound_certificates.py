@@ -172,6 +172,11 @@ def test_values_of_the_wrong_kind_are_named_before_training():
         ({"scales": "auto"}, ValueError, "scales='auto'"),
         ({"random_state": -1}, TypeError, "random_state=-1"),
         ({"memory": 5}, TypeError, "memory=5"),
+        ({"memory": "proces"}, ValueError, "memory='proces' is next to 'process'"),
+        ({"memory": __file__}, ValueError, "is a file; give a folder"),
+        ({"n_jobs": 0}, ValueError, "n_jobs=0 must be None or an integer other than 0"),
+        ({"n_jobs": "all"}, ValueError, "n_jobs='all' must be"),
+        ({"verbose": "yes"}, ValueError, "verbose='yes' must be an integer"),
     ):
         with pytest.raises(error, match=message):
             GeneralisationBound(untrained, **settings).fit(X, Y)

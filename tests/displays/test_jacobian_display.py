@@ -151,7 +151,5 @@ def test_misspelt_figures_are_refused(profiler):
 
 
 def test_other_estimators_are_refused():
-    with pytest.raises(
-        TypeError, match="expected a fitted JacobianProfiler, got Network"
-    ):
+    with pytest.raises(TypeError, match="expected a fitted JacobianProfiler, got Network"):
         JacobianDisplay.from_estimator(NetworkClassifier(), X, LABELS)

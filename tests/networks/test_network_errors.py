@@ -224,3 +224,26 @@ def test_bad_sample_weight(weight, iris):
 def test_missing_targets(estimator, iris):
     with pytest.raises(ValueError, match="requires y to be passed"):
         estimator().fit(iris[0], None)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Categorical(list("ab") * 75),
+        np.array(["a", "b"] * 75, dtype=object),
+        pd.date_range("2020", periods=150),
+    ],
+)
+def test_columns_without_numbers_are_named(column, iris):
+    X, y = iris
+    frame = pd.DataFrame(X).add_prefix("x").assign(colour=column)
+    with pytest.raises(ValueError, match=r"columns without numbers, \{'colour': .*OneHotEncoder"):
+        NetworkClassifier(Untrainable).fit(frame, y)
+
+
+def test_categories_that_are_numbers_are_taken(iris):
+    X, y = iris
+    frame = pd.DataFrame(X).add_prefix("x").assign(size=pd.Categorical([1.0, 2.0] * 75))
+    found = NetworkClassifier(max_epochs=1, random_state=0).fit(frame, y)
+    plain = NetworkClassifier(max_epochs=1, random_state=0).fit(frame.astype(float), y)
+    np.testing.assert_array_equal(found.predict_proba(frame), plain.predict_proba(frame))

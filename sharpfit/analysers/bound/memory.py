@@ -1,8 +1,10 @@
 """A content-addressed cache for geometries, so that all candidates of a search share one."""
 
+import difflib
 import threading
 from collections import OrderedDict
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import joblib
@@ -63,6 +65,15 @@ def check_memory(memory: Any) -> None:
             f"memory={memory!r} must be 'process', None, a path or a joblib.Memory, as in "
             "scikit-learn's Pipeline."
         )
+    if not isinstance(memory, str | PathLike) or memory == "process":
+        return
+    if difflib.get_close_matches(str(memory), ["process"], cutoff=0.8):
+        raise ValueError(
+            f"memory={memory!r} is next to 'process', this process' own cache; write './{memory}' "
+            "for a folder of that name."
+        )
+    if Path(memory).is_file():
+        raise ValueError(f"memory={memory!r} is a file; give a folder to keep geometries in.")
 
 
 def _compute(

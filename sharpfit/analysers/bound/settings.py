@@ -80,8 +80,16 @@ class BoundSettings:
                 f"random_state={self.random_state!r} must be an integer, not negative: the splits "
                 "are part of the statement and must be the same for every network that is compared."
             )
+        if self.n_jobs is not None and (not _is_whole(self.n_jobs) or self.n_jobs == 0):
+            raise ValueError(f"n_jobs={self.n_jobs!r} must be None or an integer other than 0.")
+        if not isinstance(self.verbose, int | np.integer) or self.verbose < 0:
+            raise ValueError(f"verbose={self.verbose!r} must be an integer, not negative.")
         check_memory(self.memory)
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and value >= 1
+    return _is_whole(value) and value >= 1
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
