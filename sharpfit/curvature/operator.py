@@ -19,7 +19,7 @@ from sharpfit.curvature.operator_settings import (
     inverse_root,
 )
 from sharpfit.curvature.parameters import ParameterChoice, ParameterSelection
-from sharpfit.curvature.routes import RouteChoice, choose_route
+from sharpfit.curvature.routes import Linearise, RouteChoice, choose_route
 from sharpfit.curvature.row_checks import prepare_rows
 from sharpfit.curvature.sharding import GroupChoice, resolve_group, sum_over
 from sharpfit.linalg import SymmetricOperator
@@ -142,7 +142,21 @@ class NetworkOperator(SymmetricOperator):
         if isinstance(self.loss, RowwiseLoss):
             with torch.no_grad():
                 self.loss.check_additive(self.network.module(first.inputs), first.targets)
-        self.route, self._linearise = choose_route(
+        self.route, self._linearise = self._choose_route(route, first)
+        self._kept: list[Linearisation] = []
+        self._capacity: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Graphs and closures stay behind: they come from the network, and what is kept comes back.
+        return self.__dict__ | {"_linearise": None, "_kept": [], "_capacity": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        first = next(self._rows.chunks(self.batch_size))
+        self.route, self._linearise = self._choose_route(state["route"], first)
+
+    def _choose_route(self, route: RouteChoice, first: Chunk) -> tuple[str, Linearise]:
+        return choose_route(
             self.network,
             self.loss,
             first,
@@ -150,8 +164,6 @@ class NetworkOperator(SymmetricOperator):
             n_chunks=self.n_chunks,
             second_order=self.needs_second_order,
         )
-        self._kept: list[Linearisation] = []
-        self._capacity: int | None = None
 
     @property
     def preconditioned(self) -> bool:

@@ -1,6 +1,7 @@
-"""An operator that takes over other values of its module against a new operator."""
+"""An operator that takes over other values of its module, or is unpickled, against a new one."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -51,3 +52,23 @@ def test_reloaded_operators_are_new_operators(route, dtype):
     torch.testing.assert_close(operator.matvec(vector), expected.matvec(vector))
     assert operator.gauss_newton_form(vector) == pytest.approx(expected.gauss_newton_form(vector))
     assert operator.batch_size == 4
+
+
+@pytest.mark.parametrize("route", ["closed_form", "traced", "graph"])
+def test_unpickled_operators_multiply_and_reload(route):
+    module = seeded(convolutional).double()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(6, 1, 4, 4, generator=generator, dtype=torch.float64)
+    targets = torch.randint(0, 3, (6,), generator=generator)
+    arguments = (nn.CrossEntropyLoss(), inputs, targets)
+    settings = {"route": route, "batch_size": 4, "weight_decay": 0.1, "parameters": "weight"}
+    operator = HessianOperator(module, *arguments, **settings)
+    vector = torch.linspace(-1, 1, operator.size, dtype=torch.float64)
+    expected = operator.matvec(vector)
+    back = pickle.loads(pickle.dumps(operator))
+    assert (back.route, back.n_kept_chunks, operator.n_kept_chunks) == (operator.route, 0, 2)
+    torch.testing.assert_close(back.matvec(vector), expected, rtol=0, atol=0)
+    other = moved(module)
+    back.reload(other)
+    expected = HessianOperator(other, *arguments, **settings).matvec(vector)
+    torch.testing.assert_close(back.matvec(vector), expected)
