@@ -6,7 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+)
 
 from sharpfit.curvature.linearisation import Chunk
 
@@ -120,7 +128,7 @@ def collect_targets(source: Dataset | DataLoader) -> Tensor:
     TypeError
         If the data set cannot be read twice in the same order, or yields no pairs.
     ValueError
-        If it has no rows.
+        If it has no rows, or a loader draws others than each of them once.
     """
     dataset = source.dataset if isinstance(source, DataLoader) else source
     if isinstance(dataset, IterableDataset):
@@ -128,6 +136,8 @@ def collect_targets(source: Dataset | DataLoader) -> Tensor:
             f"inputs is {type(dataset).__name__}, an IterableDataset; products pass over the rows "
             "many times in one order, so give a map-style data set (with __getitem__ and __len__)"
         )
+    if isinstance(source, DataLoader):
+        _check_sampler(source)
     found = []
     for batch in ordered_loader(source, 256):
         if not (isinstance(batch, list | tuple) and len(batch) == 2):
@@ -145,3 +155,22 @@ def collect_targets(source: Dataset | DataLoader) -> Tensor:
     if not found:
         raise ValueError(f"inputs is {type(dataset).__name__}, which has no rows")
     return torch.cat(found)
+
+
+def _check_sampler(loader: DataLoader) -> None:
+    """Refuse a loader that draws other rows than those of its data set, each once."""
+    batches, sampler = loader.batch_sampler, loader.sampler
+    drawn: Any = None
+    if batches is not None and type(batches) is not BatchSampler:
+        drawn = batches
+    elif isinstance(sampler, RandomSampler):
+        if sampler.replacement or sampler.num_samples != len(loader.dataset):  # type: ignore[arg-type]
+            drawn = sampler
+    elif not isinstance(sampler, SequentialSampler):
+        drawn = sampler
+    if drawn is not None:
+        raise ValueError(
+            f"inputs is a DataLoader that draws rows by {type(drawn).__name__}, and products are "
+            "taken over every row of a data set once; give the data set of the rows that are "
+            "meant, such as torch.utils.data.Subset(dataset, indices)"
+        )

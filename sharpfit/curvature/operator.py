@@ -34,9 +34,10 @@ _SHARED_PARAMETERS = """
     criterion : torch.nn.Module or SampleLoss
         Loss of the outputs, with ``reduction="mean"`` or ``"sum"``.
     inputs : Tensor of shape (n, ...), Dataset or DataLoader
-        The rows. A map-style data set yields pairs ``(input, target)`` and is read again at
-        every product as far as the memory budget asks for; of a loader, the data set and
-        its collation are used, in order.
+        The rows; held, not copied. A map-style data set yields pairs ``(input, target)`` and
+        is read again at every product as far as the memory budget asks for; of a loader, the
+        data set and its collation are used, in order, and samplers that draw rows otherwise
+        than each once are refused.
     targets : Tensor of shape (n, ...), optional
         Targets of a tensor of inputs.
     parameters : str, iterable of str, callable or None, default=None

@@ -6,6 +6,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from sharpfit.curvature import hessian_spectrum
 from sharpfit.linalg import top_eigenpairs
@@ -98,3 +106,30 @@ def test_modules_of_torchscript():
 def test_matrices_are_no_operators(matrix):
     with pytest.raises(TypeError, match=r"becomes one by DenseOperator\(torch\.as_tensor"):
         top_eigenpairs(matrix, 1)
+
+
+DATA = TensorDataset(INPUTS, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        {"sampler": SubsetRandomSampler(range(10))},
+        {"sampler": WeightedRandomSampler([1.0] * 20, 20)},
+        {"sampler": RandomSampler(DATA, num_samples=7)},
+        {"sampler": DistributedSampler(DATA, num_replicas=2, rank=0)},
+        {"batch_sampler": [[0, 1], [2, 3]]},
+    ],
+)
+def test_loaders_that_draw_other_rows(drawn):
+    with pytest.raises(ValueError, match=r"DataLoader that draws rows by .*Subset\(dataset"):
+        hessian_spectrum(network(), nn.CrossEntropyLoss(), DataLoader(DATA, **drawn))
+
+
+def test_loaders_that_shuffle_and_drop_have_the_rows_of_their_data():
+    loader = DataLoader(DATA, batch_size=3, shuffle=True, drop_last=True)
+    found, expected = (
+        hessian_spectrum(network(), nn.CrossEntropyLoss(), *rows, random_state=0).eigenvalues
+        for rows in ((loader,), (INPUTS, CLASSES))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
