@@ -17,6 +17,7 @@ from sharpfit.curvature.matrices import MATRICES, Matrix, SpectrumOperator, spec
 from sharpfit.curvature.operator import NetworkOperator
 from sharpfit.curvature.parts import Part, Watch, compute_parts
 from sharpfit.curvature.progress import Progress
+from sharpfit.curvature.recorded_tangents import RecordedTangents
 from sharpfit.curvature.residual import ResidualOperator
 from sharpfit.curvature.sharding import resolve_group, shared_seed
 from sharpfit.curvature.spectrum_result import HessianSpectrumResult
@@ -24,12 +25,15 @@ from sharpfit.curvature.trace_by_parts import best_trace
 from sharpfit.linalg import (
     Eigenpairs,
     SpectralDensity,
+    SymmetricOperator,
     spectral_density,
     top_eigenpairs,
 )
 from sharpfit.objective import SampleLoss
 
 Which = Literal["largest", "smallest", "magnitude"]
+
+_PRODUCTS_PER_VALUE = 5  # about as many as ten eigenvalues take
 
 
 def hessian_spectrum(
@@ -220,18 +224,19 @@ def _leading(
 ) -> _Leading:
     count = min(count, operator.size)
     pairs: Eigenpairs | None = None
+    share = float("nan") if isinstance(operator, ObjectiveHessianOperator) else 1.0
     if conjugate is not None and isinstance(operator, NetworkOperator):
         pairs = eigenpairs_from_outputs(operator, conjugate, count, **solver)
     if pairs is None:
         if start is None and which != "smallest" and isinstance(operator, NetworkOperator):
             gradient = operator.unscaled(operator.gradient())
             start = gradient if gradient.any() else None
-        pairs = top_eigenpairs(watch(operator), count, which=which, start=start, **solver)
-    share = 1.0
-    if isinstance(operator, ObjectiveHessianOperator):
-        share = float("nan")
-    elif isinstance(operator, HessianOperator):
-        share = gauss_newton_share(operator, pairs.vectors[:, 0], float(pairs.values[0]))
+        multiplied: SymmetricOperator = operator
+        if isinstance(operator, HessianOperator):
+            multiplied = RecordedTangents(operator, _PRODUCTS_PER_VALUE * count)
+        pairs = top_eigenpairs(watch(multiplied), count, which=which, start=start, **solver)
+        if isinstance(multiplied, RecordedTangents):
+            share = _gauss_newton_share(multiplied, pairs)
     return _Leading(pairs, share, operator.selection.names, operator.n_rows, operator.route)
 
 
@@ -250,22 +255,14 @@ def _density(operator: SpectrumOperator, watch: Watch, **probing: Any) -> Spectr
     return spectral_density(watch(operator), **probing)
 
 
-def gauss_newton_share(operator: NetworkOperator, vector: Tensor, eigenvalue: float) -> float:
-    """Return the part of an eigenvalue of the Hessian that comes from the Gauss-Newton matrix.
+def _gauss_newton_share(multiplied: RecordedTangents, pairs: Eigenpairs) -> float:
+    """Return the part of the first eigenvalue that comes from the Gauss-Newton matrix.
 
-    Parameters
-    ----------
-    operator : HessianOperator
-    vector : Tensor of shape (size,)
-        Its unit eigenvector.
-    eigenvalue : float
-        Weight decay included, which is no part of the whole here.
-
-    Returns
-    -------
-    float
-        NaN where the curvature of the data loss along the vector is zero.
+    Weight decay is no part of the whole; NaN where the curvature along the vector is zero.
     """
-    direction = operator.unscaled(vector)
-    whole = eigenvalue - operator.weight_decay * float(direction.double().square().sum())
-    return operator.gauss_newton_form(direction) / whole if whole else float("nan")
+    operator, vector = multiplied.operator, pairs.vectors[:, 0]
+    decayed = operator.weight_decay * float(operator.unscaled(vector).double().square().sum())
+    whole = float(pairs.values[0]) - decayed
+    coordinates = None if pairs.coefficients is None else pairs.coefficients[:, 0]
+    form = multiplied.gauss_newton_form(vector, coordinates)
+    return form / whole if whole else float("nan")

@@ -55,6 +55,9 @@ class Eigenpairs:
     interrupted : bool
         Whether a KeyboardInterrupt ended the work early; fewer than the requested number of pairs
         may then be present.
+    coefficients : ndarray of shape (n_products, k) or None
+        Coordinates of `vectors` in the vectors that were multiplied, in their order; None where
+        the basis was too small for all of them.
     """
 
     values: Tensor
@@ -66,6 +69,7 @@ class Eigenpairs:
     n_probes: int
     miss_probability: float
     interrupted: bool
+    coefficients: np.ndarray | None
 
 
 def top_eigenpairs(
@@ -345,6 +349,7 @@ class _Search:
             n_probes=self.n_probes,
             miss_probability=self.miss_probability,
             interrupted=interrupted,
+            coefficients=None if self.subspace.compressed else pairs.coefficients[:, order],
         )
 
     def _make_room(self, count: int) -> None:

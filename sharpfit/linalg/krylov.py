@@ -63,6 +63,13 @@ class KrylovSubspace:
         Number of vectors the basis can hold.
     dtype : torch.dtype
         Storage dtype of the basis; arithmetic on it is always float64.
+
+    Attributes
+    ----------
+    expanded, frontier : list of int
+        Positions in the basis of the vectors multiplied, in their order, and of the others.
+    compressed : bool
+        Whether `compress` has replaced vectors multiplied by others.
     """
 
     def __init__(self, operator: SymmetricOperator, capacity: int, dtype: torch.dtype) -> None:
@@ -73,6 +80,7 @@ class KrylovSubspace:
         self.expanded: list[int] = []
         self.frontier: list[int] = []
         self.scale = 0.0
+        self.compressed = False
         self._basis = torch.empty((capacity, operator.size), dtype=dtype, device=operator.device)
         self._projection = np.zeros((capacity, capacity))
         self._defects = np.zeros(capacity)
@@ -100,7 +108,7 @@ class KrylovSubspace:
         coordinates = coefficients[self.frontier]
         if self.complete or norm <= 1e-10 * before:
             return coordinates
-        self._append(remainder.div_(norm))
+        self._append(remainder, norm)
         return np.append(coordinates, norm)
 
     def expand(self, index: int) -> tuple[float, np.ndarray]:
@@ -149,7 +157,7 @@ class KrylovSubspace:
         self._projection[: self.n_vectors, index] = coefficients
         negligible = 8 * torch.finfo(self.operator.dtype).eps * self.scale
         if norm > negligible and not self.complete:
-            self._append(remainder.div_(norm))
+            self._append(remainder, norm)
             self._projection[self.n_vectors - 1, index] = norm
         else:
             self._defects[index] = norm
@@ -213,6 +221,7 @@ class KrylovSubspace:
         keep : ndarray of int
             Columns of `pairs` to keep.
         """
+        self.compressed = True
         coefficients = pairs.coefficients[:, keep]
         old, frontier, kept = self.expanded, self.frontier, len(keep)
         inside = self._projection[np.ix_(old, old)] @ coefficients
@@ -254,13 +263,16 @@ class KrylovSubspace:
             dtype=self.operator.dtype,
             device=self.operator.device,
         )
-        for part in self._blocks(len(self.expanded), copied=True):
-            block = self._basis[self.expanded, part].to(torch.float64)
+        count = len(self.expanded)
+        leading = self.expanded == list(range(count))  # which need no copy
+        rows = slice(count) if leading else self.expanded
+        for part in self._blocks(count, copied=not leading):
+            block = self._basis[rows, part].to(torch.float64)
             combined[:, part] = (turn @ block).to(combined.dtype)
         return combined.T
 
-    def _append(self, vector: Tensor) -> None:
-        self._basis[self.n_vectors] = vector.to(self._basis.dtype)
+    def _append(self, vector: Tensor, norm: float) -> None:
+        torch.div(vector, norm, out=self._basis[self.n_vectors])
         self._projection[self.n_vectors] = 0.0
         self.frontier.append(self.n_vectors)
         self.n_vectors += 1

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from sharpfit.curvature import HessianOperator
+from sharpfit.curvature.recorded_tangents import RecordedTangents
 from sharpfit.linalg import SymmetricOperator
 from sharpfit.linalg.matrix_products import plain_products
 from sharpfit.monitoring.fixed_rows import FixedRows
 from sharpfit.monitoring.record_names import measured, unmeasured
-from sharpfit.monitoring.recorded_tangents import RecordedTangents
 from sharpfit.monitoring.stability import StabilityCondition, stability_condition
 from sharpfit.monitoring.subsample import Subsample
 from sharpfit.monitoring.tracker import EigenvalueTracker, TrackedEigenpairs
@@ -26,6 +26,7 @@ from sharpfit.objective import SampleLoss
 _SHARES = 7
 # Bytes below which products do without kernels that are compiled, and kept, for their shapes.
 _FRUGAL = 2**26
+_EXPECTED_PRODUCTS = 16
 
 
 class Observer:
@@ -199,7 +200,7 @@ class Observer:
         weights = self._network.row_weights(operator.loss)
         record["loss"] = float(weights @ losses.double())
         record["gradient_norm"] = float(gradient.double().norm())
-        recorded = RecordedTangents(operator)
+        recorded = RecordedTangents(operator, _EXPECTED_PRODUCTS)
         pairs = self._tracker.measure(recorded, gradient, max_products=max_products)
         record["n_products"] = pairs.n_products
         for place in range(min(self.n_eigenvalues, len(pairs.values))):

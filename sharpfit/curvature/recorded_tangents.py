@@ -3,10 +3,9 @@
 import numpy as np
 from torch import Tensor
 
-from sharpfit.curvature import HessianOperator
+from sharpfit.curvature.hessian import HessianOperator
 from sharpfit.linalg import SymmetricOperator
 
-_EXPECTED = 16  # products of a measurement
 _SHARE = 32  # of the operator's memory budget that their tangents may take: one part of so many
 
 
@@ -16,10 +15,13 @@ class RecordedTangents(SymmetricOperator):
     Parameters
     ----------
     operator : HessianOperator
+    n_expected : int
+        Number of products that are expected, of which the memory is reckoned.
     """
 
-    def __init__(self, operator: HessianOperator) -> None:
+    def __init__(self, operator: HessianOperator, n_expected: int) -> None:
         self.operator = operator
+        self._n_expected = n_expected
         self.size, self.dtype, self.device = operator.size, operator.dtype, operator.device
         self._products: list[list[Tensor]] = []
         self._complete = True
@@ -50,12 +52,13 @@ class RecordedTangents(SymmetricOperator):
         """
         if coefficients is None or not self._complete:
             return self.operator.gauss_newton_form(self.operator.unscaled(vector))
+        used = self._products[: len(coefficients)]  # but one that was interrupted
         combined = [
             sum(float(weight) * part for weight, part in zip(coefficients, parts, strict=True))
-            for parts in zip(*self._products, strict=True)
+            for parts in zip(*used, strict=True)
         ]
         return self.operator.gauss_newton_form_of(combined)
 
     def _fits(self, tangents: list[Tensor]) -> bool:
-        held = _EXPECTED * sum(part.nbytes for part in tangents)
+        held = self._n_expected * sum(part.nbytes for part in tangents)
         return _SHARE * held <= self.operator.memory_budget

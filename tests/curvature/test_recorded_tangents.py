@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from sharpfit.curvature import HessianOperator
+from sharpfit.curvature.recorded_tangents import RecordedTangents
 from sharpfit.monitoring import EigenvalueTracker
-from sharpfit.monitoring.recorded_tangents import RecordedTangents
 
 
 def operator(**settings):
@@ -36,7 +36,7 @@ def gauss_newton_form(hessian, vector):
 @pytest.mark.parametrize("budget", [2**31, 2**17])
 def test_it_is_that_of_the_dense_jacobian(route, budget):
     hessian = operator(route=route, memory_budget=budget)
-    recorded = RecordedTangents(hessian)
+    recorded = RecordedTangents(hessian, 16)
     pairs = EigenvalueTracker(2, tol=1e-3).measure(recorded)
     vector = pairs.vectors[:, 0]
     expected = gauss_newton_form(hessian, vector)
@@ -47,7 +47,7 @@ def test_it_is_that_of_the_dense_jacobian(route, budget):
 
 def test_vectors_that_were_dropped_are_not_needed():
     hessian = operator()
-    recorded = RecordedTangents(hessian)
+    recorded = RecordedTangents(hessian, 16)
     # A basis that has to be compressed, since it holds ten vectors.
     pairs = EigenvalueTracker(2, tol=1e-9, memory_budget=1).measure(recorded)
     assert pairs.n_products > 10
@@ -60,6 +60,6 @@ def test_vectors_that_were_dropped_are_not_needed():
 
 def test_products_are_those_of_the_hessian():
     hessian = operator()
-    recorded = RecordedTangents(hessian)
+    recorded = RecordedTangents(hessian, 16)
     vector = torch.ones(hessian.size, dtype=torch.float64)
     assert torch.equal(recorded.matvec(vector), hessian.matvec(vector))
