@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.autograd.graph import Node
 
-from sharpfit.curvature.lean_derivatives import LeanDerivatives
+from sharpfit.curvature.lean_derivatives import LeanDerivatives, refuse_third_derivative
 from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts, storage_bytes
 from sharpfit.curvature.network import Network, differentiable_kernels
 from sharpfit.objective import SampleLoss
@@ -107,8 +106,8 @@ class _OutputGradient(torch.autograd.Function):
         return gradient.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, tangents: Tensor) -> Any:
+        refuse_third_derivative()
         ctx.seen[:] = [tangents]
         # Not in place: a loss may return the tangents themselves.
         return ctx.curvature_map(tangents) * ctx.weights, None, None, None, None
@@ -170,8 +169,8 @@ class _Whole(torch.autograd.Function):
         return parts[0].new_zeros(())
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, _: Tensor) -> Any:
+        refuse_third_derivative()
         return None, *ctx.weights
 
 

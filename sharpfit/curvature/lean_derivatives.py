@@ -6,7 +6,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 from sharpfit.linalg.matrix_products import add_times_transposed, times_transposed
@@ -52,6 +51,19 @@ class LeanDerivatives(TorchFunctionMode):
         if func in _PIECEWISE_LINEAR and not kwargs.get("inplace"):
             return _PiecewiseLinear.apply(args[0], lambda x: func(x, *args[1:], **kwargs))
         return func(*args, **kwargs)
+
+
+def refuse_third_derivative() -> None:
+    """Raise where a backward pass is itself to be differentiated.
+
+    PyTorch's own guard, `once_differentiable`, takes as long as a small product of matrices.
+
+    Raises
+    ------
+    RuntimeError
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError("third derivatives of this graph are not known")
 
 
 def _is_plain(args: Sequence[Any]) -> bool:
@@ -153,8 +165,8 @@ class _PulledBack(torch.autograd.Function):
         return _pull_back(cotangent, x, weight, settings, *wanted)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, x_dot: Tensor | None, weight_dot: Tensor | None) -> Any:
+        refuse_third_derivative()
         cotangent, x, weight = ctx.saved_tensors
         settings, wanted = ctx.settings, ctx.needs_input_grad
         cotangent_dot = pulled_x = pulled_weight = None
@@ -215,10 +227,10 @@ class _PulledThrough(torch.autograd.Function):
         return _pull_through(cotangent, x, weight, wanted)
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, x_dot: Tensor | None, weight_dot: Tensor | None, bias_dot: Tensor | None
     ) -> Any:
+        refuse_third_derivative()
         cotangent, x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         cotangent_dot = pulled_x = pulled_weight = None

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class ParameterSelection:
     @property
     def size(self) -> int:
         """Number of scalar parameters."""
-        return sum(shape.numel() for shape in self.shapes)
+        return sum(self._sizes)
 
     def split(self, vector: Tensor) -> tuple[Tensor, ...]:
         """Return the parts of a flat vector as views shaped like the parameters.
@@ -51,11 +52,12 @@ class ParameterSelection:
         -------
         tuple of Tensor
         """
-        parts, start = [], 0
-        for shape in self.shapes:
-            parts.append(vector[start : start + shape.numel()].view(shape))
-            start += shape.numel()
-        return tuple(parts)
+        parts = vector.split(self._sizes)
+        return tuple(part.view(shape) for part, shape in zip(parts, self.shapes, strict=True))
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [shape.numel() for shape in self.shapes]
 
     def join(self, parts: Iterable[Tensor]) -> Tensor:
         """Return one flat vector made of parts shaped like the parameters.

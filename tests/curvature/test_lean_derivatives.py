@@ -243,3 +243,19 @@ def test_outputs_changed_in_place_and_no_rows():
     operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets, route="graph")
     dense = dense_hessian(module, F.cross_entropy, inputs, targets)
     torch.testing.assert_close(operator.to_dense(), dense, rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("operation", ["linear", "convolution"])
+def test_third_derivatives_are_refused(operation):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(4, 1, 6, generator=generator)
+    weight = torch.randn(2, 1, 3, generator=generator, requires_grad=True)
+    with LeanDerivatives():
+        if operation == "linear":
+            outputs = F.linear(inputs.flatten(1), weight.view(1, 6))
+        else:
+            outputs = torch.conv1d(inputs, weight)
+    (gradient,) = torch.autograd.grad(outputs.pow(3).sum(), weight, create_graph=True)
+    torch.autograd.grad(gradient.sum(), weight, retain_graph=True)
+    with pytest.raises(RuntimeError, match="third derivatives of this graph are not known"):
+        torch.autograd.grad(gradient.sum(), weight, create_graph=True)
