@@ -56,7 +56,6 @@ class SharpeningDisplay:
     >>> from sharpfit import NetworkClassifier
     >>> from sharpfit.displays import SharpeningDisplay
     >>> from sharpfit.monitoring import SharpnessMonitor
-    from sharpfit.monitoring.training_records import training_records
     >>> X, y = make_moons(100, noise=0.1, random_state=0)
     >>> network = NetworkClassifier(max_epochs=5, batch_size=-1, random_state=0,
     ...                             callbacks=[("monitor", SharpnessMonitor(every=1))])
