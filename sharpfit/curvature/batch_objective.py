@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sharpfit.curvature.data import Source
 from sharpfit.curvature.network import differentiable_kernels, snapshot
+from sharpfit.curvature.operator_settings import checked_weight_decay
 from sharpfit.curvature.parameters import ParameterChoice
 from sharpfit.linalg import SymmetricOperator
-from sharpfit.objective.first_outputs import first_outputs
+from sharpfit.objective.first_outputs import first_results
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,17 @@ class ObjectiveHessianOperator(SymmetricOperator):
         network = snapshot(module, parameters, dtype)
         if dtype is not None and inputs.is_floating_point():
             inputs = inputs.to(dtype)
-        first_outputs(network.module, inputs[:1])
+        first_results(
+            network.module,
+            lambda rows: objective.function(network.module, rows, targets),
+            inputs,
+            "the objective",
+        )
         self.selection = network.selection
         self.size = self.selection.size
         self.dtype = network.dtype
         self.device = network.device
-        self.weight_decay = weight_decay
+        self.weight_decay = checked_weight_decay(weight_decay)
         self.n_rows = inputs.shape[0]
         self._parameters = network.parameters
         with torch.enable_grad(), differentiable_kernels():
@@ -112,6 +119,12 @@ class ObjectiveHessianOperator(SymmetricOperator):
                 self._gradient = torch.autograd.grad(
                     value.sum(), self._parameters, create_graph=True, materialize_grads=True
                 )
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError(
+            f"{type(self).__name__} holds a graph of derivatives and can be neither pickled nor "
+            "copied; make another one from its module and objective"
+        )
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Multiply the matrix by one vector.

@@ -128,7 +128,8 @@ def collect_targets(source: Dataset | DataLoader) -> Tensor:
     TypeError
         If the data set cannot be read twice in the same order, or yields no pairs.
     ValueError
-        If it has no rows, or a loader draws others than each of them once.
+        If it has no rows, or a loader's sampler draws others than each of them once. What
+        ``drop_last`` would leave out is read all the same.
     """
     dataset = source.dataset if isinstance(source, DataLoader) else source
     if isinstance(dataset, IterableDataset):
@@ -159,18 +160,17 @@ def collect_targets(source: Dataset | DataLoader) -> Tensor:
 
 def _check_sampler(loader: DataLoader) -> None:
     """Refuse a loader that draws other rows than those of its data set, each once."""
-    batches, sampler = loader.batch_sampler, loader.sampler
-    drawn: Any = None
-    if batches is not None and type(batches) is not BatchSampler:
-        drawn = batches
-    elif isinstance(sampler, RandomSampler):
-        if sampler.replacement or sampler.num_samples != len(loader.dataset):  # type: ignore[arg-type]
-            drawn = sampler
-    elif not isinstance(sampler, SequentialSampler):
-        drawn = sampler
-    if drawn is not None:
-        raise ValueError(
-            f"inputs is a DataLoader that draws rows by {type(drawn).__name__}, and products are "
-            "taken over every row of a data set once; give the data set of the rows that are "
-            "meant, such as torch.utils.data.Subset(dataset, indices)"
-        )
+    batches = loader.batch_sampler
+    drawn: Any = loader.sampler if batches is None else batches
+    if type(drawn) is BatchSampler:
+        drawn = drawn.sampler
+    count = len(loader.dataset)  # type: ignore[arg-type]
+    in_order = isinstance(drawn, SequentialSampler) and len(drawn) == count
+    shuffled = isinstance(drawn, RandomSampler) and not drawn.replacement
+    if in_order or drawn == range(count) or (shuffled and drawn.num_samples == count):
+        return
+    raise ValueError(
+        f"inputs is a DataLoader that draws rows by {type(drawn).__name__}, and products are "
+        "taken over every row of a data set once; give the data set of the rows that are meant, "
+        "such as torch.utils.data.Subset(dataset, indices)"
+    )

@@ -1,14 +1,20 @@
 """Products by automatic differentiation, twice backwards through graphs that are kept."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import cache, cached_property
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from sharpfit.curvature.lean_derivatives import LeanDerivatives, refuse_third_derivative
+from sharpfit.curvature.lean_derivatives import (
+    LeanDerivatives,
+    ThirdDerivativeError,
+    refuse_third_derivative,
+)
 from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts, storage_bytes
 from sharpfit.curvature.network import Network, differentiable_kernels
 from sharpfit.objective import SampleLoss
@@ -26,14 +32,20 @@ class KeptGraph(Linearisation):
     network : Network
     loss : SampleLoss
     chunk : Chunk
+    lean : bool, default=True
+        Whether to build graphs that can be differentiated twice and no more; see
+        `knows_lean_derivatives`.
     """
 
-    def __init__(self, network: Network, loss: SampleLoss, chunk: Chunk) -> None:
+    def __init__(
+        self, network: Network, loss: SampleLoss, chunk: Chunk, *, lean: bool = True
+    ) -> None:
         self.loss = loss
         self.chunk = chunk
         self._parameters = network.parameters
         self._seen: list[Tensor] = []  # shared with the graph, which must not hold this object
-        with torch.enable_grad(), differentiable_kernels(), LeanDerivatives():
+        graphs = LeanDerivatives() if lean else nullcontext()
+        with torch.enable_grad(), differentiable_kernels(), graphs:
             self._outputs = network.module(chunk.inputs)
         self.outputs = self._outputs.detach()
 
@@ -90,6 +102,26 @@ class KeptGraph(Linearisation):
             return cotangents, _Gradient.of(gradient)
 
 
+def knows_lean_derivatives(network: Network, loss: SampleLoss, example: Chunk) -> bool:
+    """Whether a module leaves two derivatives to take: not if it takes one itself.
+
+    Parameters
+    ----------
+    network : Network
+    loss : SampleLoss
+    example : Chunk
+        A few rows.
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        return KeptGraph(network, loss, example)._gradient is not None
+    except ThirdDerivativeError:
+        return False
+
+
 class _OutputGradient(torch.autograd.Function):
     """The gradient of the loss in the outputs, with the loss's own curvature for derivative."""
 
@@ -129,6 +161,7 @@ class _Gradient:
     def __init__(self, indices: list[int], parts: list[Tensor]) -> None:
         self._indices = indices
         self._weights: list[Tensor] = []
+        self._lock = Lock()  # threads may share an operator
         self.whole = _Whole.apply(self._weights, *parts)
         self._one = torch.ones_like(self.whole)
 
@@ -144,17 +177,14 @@ class _Gradient:
 
     def differentiate(self, direction: Parts, by: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         """Return the derivatives of the gradient's product with a direction."""
-        self._weights[:] = [direction[index] for index in self._indices]
-        try:
-            return torch.autograd.grad(
-                self.whole,
-                by,
-                self._one,
-                retain_graph=True,
-                allow_unused=True,
-            )
-        finally:
-            self._weights.clear()
+        with self._lock:
+            self._weights[:] = [direction[index] for index in self._indices]
+            try:
+                return torch.autograd.grad(
+                    self.whole, by, self._one, retain_graph=True, allow_unused=True
+                )
+            finally:
+                self._weights.clear()
 
 
 class _Whole(torch.autograd.Function):

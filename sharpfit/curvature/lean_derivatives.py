@@ -19,6 +19,10 @@ _PIECEWISE_LINEAR: tuple[Any, ...] = (
 )
 
 
+class ThirdDerivativeError(RuntimeError):
+    """A graph of `LeanDerivatives` would have to be differentiated three times."""
+
+
 class LeanDerivatives(TorchFunctionMode):
     """While it is active, some operations build graphs that are cheaper to differentiate twice.
 
@@ -60,10 +64,10 @@ def refuse_third_derivative() -> None:
 
     Raises
     ------
-    RuntimeError
+    ThirdDerivativeError
     """
     if torch.is_grad_enabled():
-        raise RuntimeError("third derivatives of this graph are not known")
+        raise ThirdDerivativeError("third derivatives of this graph are not known")
 
 
 def _is_plain(args: Sequence[Any]) -> bool:

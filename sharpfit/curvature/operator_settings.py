@@ -1,6 +1,8 @@
 """Settings of curvature matrices, checked."""
 
-from numbers import Integral, Real
+import math
+import sys
+from numbers import Real
 from typing import Any
 
 import torch
@@ -25,9 +27,13 @@ def checked_weight_decay(weight_decay: Any) -> float:
     ValueError
         If it is no non-negative, finite number.
     """
-    if not isinstance(weight_decay, Real) or not 0 <= float(weight_decay) < float("inf"):
+    try:
+        value = math.nan if isinstance(weight_decay, str) else float(weight_decay)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0 <= value < math.inf:
         raise ValueError(f"weight_decay must be non-negative and finite, got {weight_decay!r}")
-    return float(weight_decay)
+    return value
 
 
 def checked_budget(memory_budget: Any) -> int:
@@ -36,7 +42,7 @@ def checked_budget(memory_budget: Any) -> int:
     Parameters
     ----------
     memory_budget : int
-        A whole number such as ``1e9`` will do.
+        Or a float such as ``1e9``; infinity is no limit.
 
     Returns
     -------
@@ -45,14 +51,11 @@ def checked_budget(memory_budget: Any) -> int:
     Raises
     ------
     ValueError
-        If it is no positive whole number.
+        If it is no number of at least one.
     """
-    whole = isinstance(memory_budget, Integral) or (
-        isinstance(memory_budget, float) and memory_budget.is_integer()
-    )
-    if not whole or memory_budget <= 0:
+    if not isinstance(memory_budget, Real) or not float(memory_budget) >= 1:
         raise ValueError(f"memory_budget must be a positive number of bytes, got {memory_budget!r}")
-    return int(memory_budget)
+    return int(min(float(memory_budget), sys.maxsize))
 
 
 def inverse_root(preconditioner: Any, network: Network) -> Tensor | None:

@@ -16,7 +16,7 @@ class RecordedTangents(SymmetricOperator):
     ----------
     operator : HessianOperator
     n_expected : int
-        Number of products that are expected, of which the memory is reckoned.
+        Number of products that are expected; beyond it nothing is remembered.
     """
 
     def __init__(self, operator: HessianOperator, n_expected: int) -> None:
@@ -29,6 +29,7 @@ class RecordedTangents(SymmetricOperator):
     def matvec(self, vector: Tensor) -> Tensor:
         """Multiply the Hessian by one vector; see `SymmetricOperator`."""
         product = self.operator.matvec(vector)
+        self._complete &= len(self._products) < self._n_expected
         tangents = self.operator.last_tangents() if self._complete else None
         if tangents is None or not self._fits(tangents):
             self._complete = False

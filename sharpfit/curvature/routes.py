@@ -9,7 +9,7 @@ from torch.func import functional_call, vjp
 
 from sharpfit.curvature.chain import read_chain
 from sharpfit.curvature.closed_form import ClosedForm
-from sharpfit.curvature.kept_graph import KeptGraph
+from sharpfit.curvature.kept_graph import KeptGraph, knows_lean_derivatives
 from sharpfit.curvature.layers import Layer
 from sharpfit.curvature.linearisation import Chunk, Linearisation
 from sharpfit.curvature.network import Network, differentiable_kernels
@@ -27,6 +27,7 @@ ROUTES = ("auto", "closed_form", "traced", "graph")
 _TRACING_PAYS_FROM = 32
 
 _COMPARED_ROWS = 8  # on which closed forms are checked against the module
+_TRIED_ROWS = 2  # on which graphs are tried
 
 
 def choose_route(
@@ -79,7 +80,7 @@ def choose_route(
                 "batch normalisation, dropout); use route='auto'"
             )
     if route == "graph" or (route == "auto" and n_chunks < _TRACING_PAYS_FROM):
-        return "graph", lambda chunk: KeptGraph(network, loss, chunk)
+        return "graph", _kept_graphs(network, loss, example)
     tracer = Tracer(network, loss)
     try:
         _check_functional_call(network, example)
@@ -97,16 +98,25 @@ def choose_route(
             "double backward, which is slower; route='graph' says so without this warning",
             stacklevel=4,
         )
-        return "graph", lambda chunk: KeptGraph(network, loss, chunk)
+        return "graph", _kept_graphs(network, loss, example)
     return "traced", lambda chunk: Traced(tracer, chunk)
+
+
+def _kept_graphs(network: Network, loss: SampleLoss, example: Chunk) -> Linearise:
+    lean = knows_lean_derivatives(network, loss, _first(example, _TRIED_ROWS))
+    return lambda chunk: KeptGraph(network, loss, chunk, lean=lean)
+
+
+def _first(chunk: Chunk, count: int) -> Chunk:
+    rows = slice(count)
+    return Chunk(chunk.inputs[rows], chunk.targets[rows], chunk.weights[rows], chunk.start)
 
 
 def _agrees(chain: list[Layer], network: Network, loss: SampleLoss, example: Chunk) -> bool:
     """Whether a chain computes what the module does."""
     if not any(layer.selected for layer in chain):
         return False
-    rows = slice(_COMPARED_ROWS)
-    example = Chunk(example.inputs[rows], example.targets[rows], example.weights[rows], 0)
+    example = _first(example, _COMPARED_ROWS)
     with torch.no_grad():
         expected = network.module(example.inputs)
     try:

@@ -129,7 +129,7 @@ def _as_weights(sample_weight: Any) -> Tensor:
 def _first_outputs(module: nn.Module, rows: Rows) -> Tensor:
     """Return the outputs of a few rows, once they are known to be a function of each row."""
     probe = rows.first(_PROBE_ROWS)
-    if not isinstance(rows.source, Tensor) and not torch.equal(probe, rows.first(_PROBE_ROWS)):
+    if not isinstance(rows.source, Tensor) and not _same(probe, rows.first(_PROBE_ROWS)):
         raise ValueError(
             f"inputs is {type(rows.source).__name__}, which yields other rows when it is read "
             "again, and products read it many times; switch random augmentation off"
@@ -145,6 +145,12 @@ def _first_outputs(module: nn.Module, rows: Rows) -> Tensor:
     return outputs
 
 
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(
+        ((one == other) | ((one != one) & (other != other))).all()
+    )
+
+
 def _check_targets(loss: SampleLoss, outputs: Tensor, targets: Tensor) -> None:
     """Refuse targets that the loss does not take."""
     if targets.is_floating_point():
@@ -157,9 +163,9 @@ def _check_targets(loss: SampleLoss, outputs: Tensor, targets: Tensor) -> None:
         found, reason = None, str(error)
     if found != (len(outputs),):
         raise ValueError(
-            f"targets has shape {tuple(targets.shape)} at {len(targets)} rows and dtype "
-            f"{targets.dtype}, which {loss} does not take for outputs of shape "
-            f"{tuple(outputs.shape)} ({reason}){_EXPECTED.get(type(loss), '')}"
+            f"{loss} does not take targets of shape {tuple(targets.shape)} and dtype "
+            f"{targets.dtype} for outputs of shape {tuple(outputs.shape)} "
+            f"({reason}){_EXPECTED.get(type(loss), '')}"
         )
 
 

@@ -18,6 +18,7 @@ _CHUNK_BYTES = {"cpu": 3 * 2**24, "cuda": 2**31}
 _MAX_CHUNK = 1024
 # Up to this smaller side, a whole Jacobian costs about as many products as an iteration.
 _EXACT_SIDE = 64
+_PROBE_ROWS = 8  # on which a module is tried
 
 Method = Literal["auto", "exact", "krylov"]
 
@@ -62,7 +63,7 @@ class FrozenModule:
         _check_inputs(module, inputs)
         self.module = _frozen_copy(module)
         replace_slow_layers(self.module)
-        probe = inputs[:2].detach()
+        probe = inputs[:_PROBE_ROWS].detach()
         outputs = first_outputs(self.module, probe)
         if not isinstance(outputs, Tensor) or outputs.ndim not in (1, 2):
             got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__

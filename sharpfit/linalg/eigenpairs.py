@@ -197,7 +197,7 @@ def _check_arguments(
         raise ValueError(f'which={which!r} must be "largest", "smallest" or "magnitude".')
     if not isinstance(tol, Real) or not 0 <= tol < 1:
         raise ValueError(f"tol={tol!r} must be at least 0 and below 1: it is relative.")
-    if not hasattr(budget, "__index__"):
+    if not isinstance(budget, Real) or not float(budget).is_integer():
         raise TypeError(f"max_products must be an int, got {budget!r}.")
     if budget < n_eigenvalues:
         raise ValueError(

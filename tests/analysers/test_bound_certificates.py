@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 
 from sharpfit import GeneralisationBound, NetworkClassifier, NetworkRegressor, make_bound_scorer
 from sharpfit.analysers.bound.constants import exact_outputs, lipschitz_result
+from sharpfit.analysers.bound.memory import check_memory
 from sharpfit.analysers.bound.metric import metric_space
 from sharpfit.bridge import as_problem
 from sharpfit.jacobian import certified_radii, lipschitz_certificate
@@ -161,6 +163,11 @@ def test_confidence_is_never_rounded_to_certainty(trained, confidence, percent):
     analysis = GeneralisationBound(trained, confidence=confidence).fit(X, Y)
     assert analysis.bound_ < 1
     assert analysis.statement().endswith(f"with confidence {percent} %")
+
+
+@pytest.mark.parametrize("memory", ["processed", Path("process"), Path("proces")])
+def test_folders_of_similar_names_are_taken(memory):
+    check_memory(memory)
 
 
 def test_values_of_the_wrong_kind_are_named_before_training():

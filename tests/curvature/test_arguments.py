@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     DistributedSampler,
     RandomSampler,
+    SequentialSampler,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -41,7 +43,7 @@ def network():
         (nn.MSELoss(), REAL, r"outputs of shape \(8, 3\).*real numbers of the outputs' shape"),
         (nn.MSELoss(), CLASSES, "torch.int64.*real numbers of the outputs' shape"),
         (nn.BCEWithLogitsLoss(), REAL, "real numbers from 0 to 1"),
-        (nn.PoissonNLLLoss(), REAL, r"which RowwiseLoss\(PoissonNLLLoss\(\)\) does not take"),
+        (nn.PoissonNLLLoss(), REAL, r"RowwiseLoss\(PoissonNLLLoss\(\)\) does not take"),
     ],
 )
 def test_targets_that_the_loss_does_not_take(criterion, targets, message):
@@ -66,7 +68,7 @@ def test_targets_that_are_no_tensor(targets):
         ({"parameters": "0(["}, ValueError, r"parameters='0\(\[' is no regular expression"),
         ({"weight_decay": "1"}, ValueError, "weight_decay must be .* got '1'"),
         ({"memory_budget": "1GB"}, ValueError, "memory_budget must be .* bytes, got '1GB'"),
-        ({"memory_budget": 1.5}, ValueError, "memory_budget must be .* bytes, got 1.5"),
+        ({"memory_budget": 0.5}, ValueError, "memory_budget must be .* bytes, got 0.5"),
         ({"sample_weight": "balanced"}, TypeError, "sample_weight must be .* got 'balanced'"),
         ({"tol": "1"}, ValueError, "tol='1'"),
         ({"n_eigenvalues": "all"}, ValueError, "n_eigenvalues must be an int .* got 'all'"),
@@ -91,7 +93,13 @@ def test_whole_numbers_of_other_kinds_are_taken():
         ).eigenvalues
         for settings in (
             {"batch_size": 7, "memory_budget": 10**6, "sample_weight": torch.ones(20)},
-            {"batch_size": np.int64(7), "memory_budget": 1e6, "sample_weight": [1.0] * 20},
+            {
+                "batch_size": np.int64(7),
+                "memory_budget": 1e6,
+                "sample_weight": [1.0] * 20,
+                "weight_decay": torch.tensor(0.0),
+                "max_products": 1e3,
+            },
         )
     )
     np.testing.assert_array_equal(plain, other)
@@ -119,6 +127,8 @@ DATA = TensorDataset(INPUTS, CLASSES)
         {"sampler": RandomSampler(DATA, num_samples=7)},
         {"sampler": DistributedSampler(DATA, num_replicas=2, rank=0)},
         {"batch_sampler": [[0, 1], [2, 3]]},
+        {"batch_sampler": BatchSampler(SubsetRandomSampler(range(5)), 2, drop_last=False)},
+        {"sampler": SequentialSampler(range(5))},
     ],
 )
 def test_loaders_that_draw_other_rows(drawn):
@@ -127,9 +137,14 @@ def test_loaders_that_draw_other_rows(drawn):
 
 
 def test_loaders_that_shuffle_and_drop_have_the_rows_of_their_data():
-    loader = DataLoader(DATA, batch_size=3, shuffle=True, drop_last=True)
-    found, expected = (
-        hessian_spectrum(network(), nn.CrossEntropyLoss(), *rows, random_state=0).eigenvalues
-        for rows in ((loader,), (INPUTS, CLASSES))
+    loaders = (
+        DataLoader(DATA, batch_size=3, shuffle=True, drop_last=True),
+        DataLoader(DATA, batch_size=3, sampler=range(20)),
+        DataLoader(DATA, batch_sampler=BatchSampler(RandomSampler(DATA), 3, drop_last=False)),
     )
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    first, *others = (
+        hessian_spectrum(network(), nn.CrossEntropyLoss(), *rows, random_state=0).eigenvalues
+        for rows in ((INPUTS, CLASSES), *((loader,) for loader in loaders))
+    )
+    for found in others:
+        np.testing.assert_allclose(found, first, rtol=1e-5)

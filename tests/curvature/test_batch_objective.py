@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -62,3 +64,28 @@ def test_criteria_that_are_no_sum_over_rows_are_refused():
     module, inputs, _ = problem("mlp-tanh")
     with pytest.raises(ValueError, match="not a mean over rows"):
         GaussNewtonOperator(module, Largest(), inputs, torch.zeros(6, 3).double())
+
+
+def test_what_cannot_be_pickled_or_used_is_said():
+    inputs, targets = torch.ones(4, 2), torch.ones(4, 1)
+    arguments = (nn.Linear(2, 1), BatchObjective(lambda m, x, y: (m(x) - y).square().mean()))
+    operator = ObjectiveHessianOperator(*arguments, inputs, targets)
+    with pytest.raises(TypeError, match="can be neither pickled nor copied; make another one"):
+        pickle.dumps(operator)
+    with pytest.raises(ValueError, match=r"weight_decay must be non-negative .* got -1\.0"):
+        ObjectiveHessianOperator(*arguments, inputs, targets, weight_decay=-1.0)
+
+
+def test_random_objectives_are_refused():
+    def noisy(module, inputs, targets):
+        return (module(inputs + torch.randn_like(inputs)) - targets).square().mean()
+
+    def seeded(module, inputs, targets):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return noisy(module, inputs, targets)
+
+    inputs, targets = torch.ones(4, 2), torch.ones(4, 1)
+    with pytest.raises(ValueError, match="the objective returns something else for the same rows"):
+        ObjectiveHessianOperator(nn.Linear(2, 1), BatchObjective(noisy), inputs, targets)
+    assert ObjectiveHessianOperator(nn.Linear(2, 1), BatchObjective(seeded), inputs, targets).size

@@ -1,5 +1,7 @@
 """Graphs with cheap second derivatives: the values and derivatives of PyTorch, and no waste."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -259,3 +261,42 @@ def test_third_derivatives_are_refused(operation):
     torch.autograd.grad(gradient.sum(), weight, retain_graph=True)
     with pytest.raises(RuntimeError, match="third derivatives of this graph are not known"):
         torch.autograd.grad(gradient.sum(), weight, create_graph=True)
+
+
+class Force(nn.Module):
+    """A derivative itself, as forces are."""
+
+    def __init__(self):
+        super().__init__()
+        self.energy = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+
+    def forward(self, inputs):
+        with torch.enable_grad():
+            inputs = inputs.detach().requires_grad_()
+            energy = self.energy(inputs).sum()
+            return torch.autograd.grad(energy, inputs, create_graph=True)[0]
+
+
+def test_networks_that_differentiate():
+    module = seeded(Force).double()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    targets = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    operator = HessianOperator(module, nn.MSELoss(), inputs, targets, batch_size=2)
+    dense = dense_hessian(module, F.mse_loss, inputs, targets)
+    torch.testing.assert_close(operator.to_dense(), dense, rtol=0, atol=2e-7)
+
+
+def test_threads_share_an_operator():
+    module = seeded(Linears).double()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(4, 6, generator=generator, dtype=torch.float64)
+    operator = HessianOperator(
+        module, nn.CrossEntropyLoss(), inputs, torch.tensor([0, 1, 2, 1]), route="graph"
+    )
+    vectors = torch.randn(8, operator.size, generator=generator, dtype=torch.float64)
+    expected = torch.stack([operator.matvec(vector) for vector in vectors])
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            found = torch.stack(list(pool.map(operator.matvec, vectors)))
+            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)

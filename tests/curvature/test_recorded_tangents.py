@@ -1,5 +1,6 @@
 """The Gauss-Newton part of an eigenvalue from the products that found it."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -63,3 +64,15 @@ def test_products_are_those_of_the_hessian():
     recorded = RecordedTangents(hessian, 16)
     vector = torch.ones(hessian.size, dtype=torch.float64)
     assert torch.equal(recorded.matvec(vector), hessian.matvec(vector))
+
+
+def test_no_more_is_remembered_than_expected():
+    hessian = operator()
+    recorded = RecordedTangents(hessian, 3)
+    vector = torch.ones(hessian.size, dtype=torch.float64)
+    for count in (1, 2, 3, 0, 0):
+        recorded.matvec(vector)
+        assert len(recorded._products) == count
+    assert recorded.gauss_newton_form(vector, np.ones(5)) == pytest.approx(
+        gauss_newton_form(hessian, vector), rel=1e-10
+    )

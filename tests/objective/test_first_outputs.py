@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.datasets import make_classification
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, TensorDataset
 
 from sharpfit import GeneralisationBound, HessianSpectrum, JacobianProfiler, NetworkClassifier
 from sharpfit.curvature import (
@@ -47,6 +47,10 @@ def centres(inputs):
     return inputs - inputs.mean(dim=0)
 
 
+def drops_the_layer(inputs):
+    return inputs if torch.rand(()) > 0.1 else 0 * inputs
+
+
 def draws_for_nothing(inputs):
     torch.rand(3)
     return inputs
@@ -57,12 +61,12 @@ def rows(count=20):
     return torch.randn(count, 6, generator=generator), torch.arange(count) % 3
 
 
-@pytest.mark.parametrize("change", [always_drops, adds_noise_of_its_own])
+@pytest.mark.parametrize("change", [always_drops, adds_noise_of_its_own, drops_the_layer])
 def test_random_networks(change):
     network = Changed(change)
     inputs, targets = rows()
     before = torch.get_rng_state()
-    refusal = "module Changed returns other outputs for the same rows .* switch its randomness off"
+    refusal = "returns something else for the same rows .* switch its randomness off"
     with pytest.raises(ValueError, match=refusal):
         HessianOperator(network, CRITERION, inputs, targets)
     with pytest.raises(ValueError, match=refusal):
@@ -98,6 +102,17 @@ def normalised_by_the_batch():
     )
 
 
+class RecursOverRows(nn.Module):
+    """Takes the rows for the times of one sequence, of which the first sees no other."""
+
+    def __init__(self):
+        super().__init__()
+        self.recurrent = nn.LSTM(6, 3)
+
+    def forward(self, inputs):
+        return self.recurrent(inputs)[0]
+
+
 class AttendsToRows(nn.Module):
     """Takes the rows for the places of one sequence."""
 
@@ -113,14 +128,17 @@ class AttendsToRows(nn.Module):
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        (lambda: Changed(centres), "returns other outputs for a row alone than among 8 rows"),
-        (AttendsToRows, "returns other outputs for a row alone than among 8 rows"),
-        (normalised_by_the_batch, "does not run on a row alone"),
+        (lambda: Changed(centres), "returns other outputs for a row when other rows change"),
+        (lambda: Changed(lambda x: x.cumsum(0)), "returns other outputs for a row when other"),
+        (lambda: Changed(lambda x: x / x.abs().max()), "returns other outputs for a row when"),
+        (AttendsToRows, "returns other outputs for a row when other rows change"),
+        (RecursOverRows, "returns other outputs for a row when other rows change"),
+        (normalised_by_the_batch, "returns other outputs for a row when other rows change"),
     ],
 )
 def test_networks_that_mix_rows(network, reason):
     inputs, targets = rows()
-    with pytest.raises(ValueError, match=f"{reason}.*: its rows depend on each other"):
+    with pytest.raises(ValueError, match=f"{reason}.*, so its rows depend on each other"):
         HessianOperator(network(), CRITERION, inputs, targets)
     with pytest.raises(ValueError, match="depend"):
         jacobian_norms(network(), inputs)
@@ -135,6 +153,40 @@ def test_networks_that_mix_rows_have_the_hessian_of_an_objective():
         nn.Sequential(network.dense), CRITERION, centres(inputs), targets
     ).to_dense()
     torch.testing.assert_close(found, centred, rtol=0, atol=1e-6)
+    objective = BatchObjective(lambda module, x, y: CRITERION(module(x), y))
+    assert ObjectiveHessianOperator(normalised_by_the_batch(), objective, inputs, targets).size
+
+
+def doubled():
+    """Return a network whose two halves cancel but for rounding."""
+    first, last = nn.Linear(6, 512), nn.Linear(512, 1, bias=False)
+    with torch.no_grad():
+        first.weight[256:], first.bias[256:] = first.weight[:256], first.bias[:256]
+        last.weight[:, 256:] = -last.weight[:, :256]
+    return nn.Sequential(first, nn.ReLU(), last)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_outputs_of_rounding_alone(seed):
+    torch.manual_seed(seed)
+    network, (inputs, _) = doubled(), rows()
+    assert HessianOperator(network, nn.MSELoss(), inputs, inputs[:, :1]).size == 4096
+    jacobian_norms(network, inputs)
+
+
+def test_low_precision():
+    for seed in range(5):
+        torch.manual_seed(seed)
+        network = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 5)).bfloat16()
+        assert len(jacobian_norms(network, torch.randn(4, 64).bfloat16()).spectral) == 4
+
+
+def test_outputs_without_a_last_axis():
+    network = nn.Sequential(nn.Linear(6, 1), nn.Flatten(0))
+    inputs, _ = rows()
+    assert len(jacobian_norms(network, inputs).spectral) == 20
+    with pytest.raises(ValueError, match=r"returns \(8,\) for 8 rows"):
+        HessianOperator(network, nn.MSELoss(), inputs, inputs[:, 0])
 
 
 def test_one_row_and_rows_that_are_not_finite():
@@ -170,3 +222,10 @@ class Augmented(Dataset):
 def test_data_that_changes_between_readings():
     with pytest.raises(ValueError, match="Augmented, which yields other rows when it is read"):
         hessian_spectrum(nn.Linear(6, 3), CRITERION, Augmented())
+
+
+def test_data_with_missing_entries_that_the_network_fills():
+    inputs, targets = rows()
+    inputs[3, 2] = torch.nan
+    data = TensorDataset(inputs, targets)
+    assert HessianOperator(Changed(torch.nan_to_num), CRITERION, data).size == 21

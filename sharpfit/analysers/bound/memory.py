@@ -67,13 +67,17 @@ def check_memory(memory: Any) -> None:
         )
     if not isinstance(memory, str | PathLike) or memory == "process":
         return
-    if difflib.get_close_matches(str(memory), ["process"], cutoff=0.8):
+    if isinstance(memory, str) and _looks_like_process(memory):
         raise ValueError(
             f"memory={memory!r} is next to 'process', this process' own cache; write './{memory}' "
             "for a folder of that name."
         )
     if Path(memory).is_file():
         raise ValueError(f"memory={memory!r} is a file; give a folder to keep geometries in.")
+
+
+def _looks_like_process(name: str) -> bool:
+    return bool(difflib.get_close_matches(name.lower(), ["process"], cutoff=0.9))
 
 
 def _compute(
