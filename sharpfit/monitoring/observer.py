@@ -1,5 +1,6 @@
 """One measurement of a network in training, on fixed rows."""
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharpfit.curvature import HessianOperator
 from sharpfit.curvature.recorded_tangents import RecordedTangents
@@ -87,7 +89,7 @@ class Observer:
         self._frugal = memory_budget < _FRUGAL
         self._part = None
         if n_rows is not None and n_rows < len(inputs):
-            self._part = Subsample(inputs, targets, sample_weight, n_rows, random_state)
+            self._part = Subsample(inputs, targets, sample_weight, n_rows, int(random_state))
             inputs, targets, sample_weight = self._part.measured
         held = sum(t.nbytes for t in (inputs, targets))
         left = max(memory_budget - held, memory_budget // 2)
@@ -99,10 +101,10 @@ class Observer:
             batch_size=batch_size,
             memory_budget=left // _SHARES,
         )
-        solver = {"tol": tol, "memory_budget": left // _SHARES, "random_state": random_state}
+        solver = {"tol": tol, "memory_budget": left // _SHARES, "random_state": int(random_state)}
         self._tracker = EigenvalueTracker(n_eigenvalues, **solver)
         self._trained = EigenvalueTracker(1, **solver)
-        generator = torch.Generator().manual_seed(random_state)
+        generator = torch.Generator().manual_seed(int(random_state))
         order = torch.randperm(len(inputs), generator=generator)[:n_jacobian_rows]
         self._rows = None
         # Discrete inputs have no derivatives.
@@ -120,6 +122,7 @@ class Observer:
             jacobian=self._rows is not None,
             alignment=alignment,
             local_variation=local_variation,
+            n_eigenvalues=n_eigenvalues,
         )
         self._succeeded = False
 
@@ -216,6 +219,8 @@ class Observer:
             record |= self._part.errors(operator, vector)
         if optimizer is not None:
             condition = stability_condition(optimizer, moved)
+            if any(isinstance(layer, _BatchNorm) for layer in plain.modules()):
+                condition = condition.without_resting()
             self._measure_stability(operator, condition, gradient, record)
         if self._rows is not None:
             self._rows.measure(operator, outputs, losses, weights, record)
@@ -229,6 +234,8 @@ class Observer:
     ) -> None:
         record["stability_limit"] = condition.limit
         record["stability_statement"] = condition.statement
+        if math.isnan(condition.limit):
+            return
         if condition.shift is not None:
             record["trained_sharpness"] = record["sharpness"] + condition.shift
             record["trained_sharpness_error"] = record["sharpness_error"]

@@ -33,7 +33,12 @@ _ALIGNMENT = ("layer_alignment",)
 
 
 def measured(
-    *, part: bool, jacobian: bool, alignment: bool, local_variation: bool
+    *,
+    part: bool,
+    jacobian: bool,
+    alignment: bool,
+    local_variation: bool,
+    n_eigenvalues: int = 1,
 ) -> tuple[str, ...]:
     """Return the names of what is measured with these settings.
 
@@ -41,12 +46,16 @@ def measured(
     ----------
     part, jacobian, alignment, local_variation : bool
         Whether only some rows are measured, and what is measured.
+    n_eigenvalues : int, default=1
+        Eigenvalues of the Hessian.
 
     Returns
     -------
     tuple of str
     """
     names = _ALWAYS + (_PART if part else ())
+    for place in range(2, n_eigenvalues + 1):
+        names += (f"eigenvalue_{place}", f"eigenvalue_{place}_error")
     if jacobian:
         names += _AT_ROWS
         names += _ALIGNMENT if alignment else ()
@@ -68,4 +77,5 @@ def unmeasured(names: tuple[str, ...], problem: str) -> dict[str, Any]:
     -------
     dict
     """
-    return dict.fromkeys(names, math.nan) | {"n_products": 0, "problem": problem, "seconds": 0.0}
+    told = {"stability_statement": "", "problem": problem}
+    return dict.fromkeys(names, math.nan) | {"n_products": 0, "seconds": 0.0} | told

@@ -1,7 +1,7 @@
 """What a monitor is given, checked before long work."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -28,15 +28,15 @@ def epochs_between(every: int | str) -> int:
     return int(found[1] or 1) if found else 0
 
 
-def check_settings(settings: dict[str, Any], known: Sequence[str]) -> None:
+def check_settings(settings: dict[str, Any], measured: Callable[[], Sequence[str]]) -> None:
     """Refuse settings out of range, by name.
 
     Parameters
     ----------
     settings : dict
         Parameters of a `SharpnessMonitor`.
-    known : sequence of str
-        Names of what is measured.
+    measured : callable
+        Returns the names of what is measured with these settings.
 
     Raises
     ------
@@ -57,10 +57,12 @@ def check_settings(settings: dict[str, Any], known: Sequence[str]) -> None:
             raise ValueError(f"{name}={settings[name]!r} must be an int of at least {least}.")
     if settings["n_rows"] is not None and not _is_count(settings["n_rows"], 1):
         raise ValueError(f"n_rows={settings['n_rows']!r} must be a positive int or None.")
-    if isinstance(settings["history"], str):
+    listed = settings["history"]
+    if isinstance(listed, str) or not isinstance(listed, Sequence):
         raise ValueError(
             f"history={settings['history']!r} must be a sequence of names, such as ('sharpness',)."
         )
+    known = measured()
     unknown = [name for name in settings["history"] if name not in known]
     if unknown:
         remedy = ""

@@ -43,7 +43,8 @@ class SharpnessMonitor(Callback):
     Parameters
     ----------
     every : int, "auto", "epoch" or "5 epochs", default="auto"
-        Updates between measurements, or epochs, at whose end is measured. "auto" measures as
+        Updates between measurements, or epochs, at whose end is measured; every call of `update`
+        measures. "auto" measures as
         often as `max_overhead` allows, going by the time measurements, with all set-up, and
         training take; what comes of it is `interval_`, and is printed when a verbose network's
         training ends. Its first measurement takes at most eight
@@ -53,7 +54,8 @@ class SharpnessMonitor(Callback):
         measurement, before any training, exceeds it at once; no other follows before training
         has taken long enough for both.
     history : sequence of str, default=("sharpness", "stability_limit", "jacobian_max")
-        Values that go into the rows of ``net.history``, where tables and loggers show them.
+        Values that go into the rows of ``net.history``, where tables and loggers show them: the
+        last ones measured by the end of an epoch.
     n_eigenvalues : int, default=1
         Largest eigenvalues of the Hessian to follow.
     tol : float, default=1e-2
@@ -117,7 +119,7 @@ class SharpnessMonitor(Callback):
     n_updates_ : int
         Updates seen.
     interval_ : float
-        Mean number of updates between measurements so far.
+        Mean number of updates between measurements so far, NaN for less than two.
 
     Examples
     --------
@@ -172,7 +174,7 @@ class SharpnessMonitor(Callback):
         -------
         SharpnessMonitor
         """
-        check_settings(self.get_params(), self._measured())
+        check_settings(self.get_params(), self._measured)
         self.records_: list[dict[str, Any]] = []
         self.n_updates_ = 0
         self._observer: Observer | None = None
@@ -220,8 +222,11 @@ class SharpnessMonitor(Callback):
 
     @property
     def interval_(self) -> float:
-        """Mean number of updates between measurements so far."""
-        return self.n_updates_ / len(self.records_) if self.records_ else math.nan
+        """Mean number of updates between measurements so far, NaN for less than two."""
+        if len(self.records_) < 2:
+            return math.nan
+        first, last = self.records_[0]["update"], self.records_[-1]["update"]
+        return (last - first) / (len(self.records_) - 1)
 
     # -- skorch --------------------------------------------------------------------------------
 
@@ -229,6 +234,8 @@ class SharpnessMonitor(Callback):
         """Remember the rows; the first epoch knows which of them train."""
         self._data = (X, y)
         self._observer = None
+        if not self.records_:  # a training that was loaded goes on
+            self.n_updates_ = sum(row.get("train_batch_count", 0) for row in net.history)
         self._began, self._spent = time.perf_counter(), 0.0
 
     def on_epoch_begin(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
@@ -265,10 +272,10 @@ class SharpnessMonitor(Callback):
         if self.verbose or (self.every == "auto" and net.verbose):
             training = time.perf_counter() - self._began - self._spent
             count = len(self.records_)
+            spread = f", one in {self.interval_:.3g}" if count > 1 else f" in {self.n_updates_}"
             print(
-                f"[SharpnessMonitor] {count} measurement{'s' * (count != 1)}, one in "
-                f"{self.interval_:.3g} updates, {self._spent / training:.1%} of the time of "
-                "training",
+                f"[SharpnessMonitor] {count} measurement{'s' * (count != 1)}{spread} updates, "
+                f"{self._spent / training:.1%} of the time of training",
                 flush=True,
             )
         self._observer = self._data = None
@@ -389,4 +396,5 @@ class SharpnessMonitor(Callback):
             jacobian=self.n_jacobian_rows > 0,
             alignment=self.alignment,
             local_variation=self.local_variation,
+            n_eigenvalues=self.n_eigenvalues,
         )

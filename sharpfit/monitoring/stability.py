@@ -1,8 +1,9 @@
 """Largest curvature at which an optimiser is stable on a quadratic."""
 
+import inspect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +23,10 @@ __all__ = [
     "nesterov_limit",
     "stability_condition",
 ]
+
+
+# Gradients below this part of their typical size are rounding.
+_ROUNDING = 1e-5
 
 
 def heavy_ball_limit(lr: float, momentum: float = 0.0, dampening: float = 0.0) -> float:
@@ -130,12 +135,35 @@ class StabilityCondition:
         Diagonal ``P`` over the parameters, positive; None is the identity.
     weight_decay : Tensor of shape (size,) or None
         Diagonal ``W`` that decay coupled to the gradient adds to the Hessian; None is zero.
+    resting : Tensor of bool of shape (size,) or None
+        Parameters whose gradients an adaptive optimiser has seen as next to nothing; None where it
+        does not look at them.
     """
 
     limit: float
     statement: str
     preconditioner: Tensor | None = None
     weight_decay: Tensor | None = None
+    resting: Tensor | None = None
+
+    def without_resting(self) -> "StabilityCondition":
+        """Leave out the resting parameters, as they hardly move.
+
+        The bias in front of a batch normalisation is one: in training it changes nothing and has no
+        gradient, so that its preconditioner is tiny, but in evaluation mode it has curvature.
+
+        Returns
+        -------
+        StabilityCondition
+        """
+        if self.preconditioner is None or self.resting is None or not bool(self.resting.any()):
+            return self
+        return replace(
+            self,
+            preconditioner=self.preconditioner.masked_fill(self.resting, math.inf),
+            statement=f"{self.statement}; without {int(self.resting.sum())} parameters that have "
+            "next to no gradient in front of batch normalisation",
+        )
 
     def trained_matrix(self, hessian: SymmetricOperator) -> SymmetricOperator:
         """Return the matrix whose largest eigenvalue the limit concerns.
@@ -176,7 +204,8 @@ def stability_condition(
     """Return the stability condition of a torch optimiser in its present state.
 
     Known are SGD (momentum, dampening, Nesterov, weight decay), Adam and AdamW (also AMSGrad) and
-    RMSprop, with the present learning rate of a schedule. Groups of different learning rate join
+    RMSprop, subclasses with their `step`, and what Accelerate and Lightning wrap around them, with
+    the present learning rate of a schedule. Groups of different learning rate join
     into one condition by a preconditioner; groups that differ in momentum have none.
 
     Parameters
@@ -203,6 +232,7 @@ def stability_condition(
     >>> stability_condition(torch.optim.SGD([weight], lr=0.1), [weight]).limit
     20.0
     """
+    optimizer = _innermost(optimizer)
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     missing = [p for p in parameters if id(p) not in groups]
     if missing:
@@ -211,7 +241,7 @@ def stability_condition(
             f"{type(optimizer).__name__}; leave them out of the Hessian."
         )
     used = [groups[id(p)] for p in parameters]
-    rule = _RULES.get(type(optimizer))
+    rule = _RULES.get(_kind(optimizer))
     name = type(optimizer).__name__
     if rule is None:
         return StabilityCondition(math.nan, f"there is no rule for {name}")
@@ -227,6 +257,22 @@ def stability_condition(
             "see the limit of the others",
         )
     return rule(optimizer, parameters, used)
+
+
+def _innermost(optimizer: Any) -> Any:
+    """Return the optimiser that others, which have it as `optimizer`, are wrapped around."""
+    while isinstance(getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def _kind(optimizer: torch.optim.Optimizer) -> type:
+    """Return the known kind of optimiser that makes the steps, if there is one."""
+    for kind in type(optimizer).__mro__:
+        if kind in _RULES:
+            own = inspect.unwrap(type(optimizer).step)
+            return kind if own is inspect.unwrap(kind.step) else type(optimizer)
+    return type(optimizer)
 
 
 def _sgd(optimizer: Any, parameters: Any, groups: list[dict[str, Any]]) -> StabilityCondition:
@@ -258,20 +304,21 @@ def _adam(optimizer: Any, parameters: Any, groups: list[dict[str, Any]]) -> Stab
     names = ("betas", "eps", "amsgrad") + (("lr", "weight_decay") if decoupled else ())
     if differing := _differing(groups, *names):
         return StabilityCondition(math.nan, f"the groups of {name} differ in {differing}")
-    scales = []
+    roots = []
     for parameter, group in zip(parameters, groups, strict=True):
         state = optimizer.state.get(parameter, {})
         if "exp_avg_sq" not in state:
             return StabilityCondition(math.nan, f"{name} has made no step yet")
         square = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
         corrected = square / (1 - group["betas"][1] ** float(state["step"]))
-        scales.append(corrected.sqrt().flatten() + group["eps"])
+        roots.append(corrected.sqrt().flatten())
     decay = float(first["weight_decay"]) if decoupled else 0.0
     return StabilityCondition(
         adam_limit(float(first["lr"]), float(first["betas"][0]), decay),
         f"full-batch {name}, preconditioned: (1 + beta1) (2 - lr decay) / ((1 - beta1) lr)",
-        _combined(torch.cat(scales), _relative_rates(parameters, groups)),
+        _preconditioner(roots, parameters, groups),
         None if decoupled else _decay(parameters, groups),
+        _resting(roots, groups),
     )
 
 
@@ -279,7 +326,7 @@ def _rmsprop(optimizer: Any, parameters: Any, groups: list[dict[str, Any]]) -> S
     first = groups[0]
     if differing := _differing(groups, "alpha", "eps", "momentum", "centered"):
         return StabilityCondition(math.nan, f"the groups of RMSprop differ in {differing}")
-    scales = []
+    roots = []
     for parameter, group in zip(parameters, groups, strict=True):
         state = optimizer.state.get(parameter, {})
         if "square_avg" not in state:
@@ -287,12 +334,13 @@ def _rmsprop(optimizer: Any, parameters: Any, groups: list[dict[str, Any]]) -> S
         square = state["square_avg"]
         if group["centered"]:
             square = (square - state["grad_avg"] ** 2).clamp_min(0)
-        scales.append(square.sqrt().flatten() + group["eps"])
+        roots.append(square.sqrt().flatten())
     return StabilityCondition(
         heavy_ball_limit(float(first["lr"]), float(first["momentum"])),
         "full-batch RMSprop, preconditioned: 2 (1 + momentum) / lr",
-        _combined(torch.cat(scales), _relative_rates(parameters, groups)),
+        _preconditioner(roots, parameters, groups),
         _decay(parameters, groups),
+        _resting(roots, groups),
     )
 
 
@@ -329,8 +377,16 @@ def _spread(parameters: Any, values: list[float]) -> Tensor:
     ).detach()
 
 
-def _combined(scale: Tensor, rates: Tensor | None) -> Tensor:
+def _preconditioner(roots: list[Tensor], parameters: Any, groups: list[dict[str, Any]]) -> Tensor:
+    scale = torch.cat(roots) + groups[0]["eps"]
+    rates = _relative_rates(parameters, groups)
     return scale if rates is None else scale * rates
+
+
+def _resting(roots: list[Tensor], groups: list[dict[str, Any]]) -> Tensor:
+    root = torch.cat(roots)
+    typical = root.square().mean().sqrt()
+    return root <= groups[0]["eps"] + _ROUNDING * typical
 
 
 def _ratio(numerator: float, denominator: float) -> float:

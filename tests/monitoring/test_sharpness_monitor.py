@@ -384,6 +384,8 @@ def test_frozen_parameters_are_left_out():
         ({"max_overhead": "15%"}, "max_overhead='15%' must be positive"),
         ({"history": ("sharpnes",)}, "history names"),
         ({"history": "sharpness"}, r"history='sharpness' must be a sequence"),
+        ({"history": None}, r"history=None must be a sequence"),
+        ({"n_eigenvalues": "two"}, "n_eigenvalues='two' must be an int"),
         ({"n_jacobian_rows": 0}, "for n_jacobian_rows=0: leave their names out of history"),
         ({"every": True}, "every=True must be"),
         ({"tol": -1}, "tol=-1 must be positive"),
@@ -465,9 +467,40 @@ def test_chosen_interval_is_told_where_the_network_is_verbose(every, verbose, to
     lines = [line for line in capsys.readouterr().out.splitlines() if "SharpnessMonitor" in line]
     assert len(lines) == told
     for line in lines:
-        count, interval = re.search(r"(\d+) measurements?, one in (\S+) updates", line).groups()
-        assert int(count) == len(monitor.records_)
-        assert float(interval) == pytest.approx(monitor.n_updates_ / int(count), rel=0.01)
+        count = len(monitor.records_)
+        if count == 1:
+            assert f"1 measurement in {monitor.n_updates_} updates" in line
+            continue
+        told, interval = re.search(r"(\d+) measurements, one in (\S+) updates", line).groups()
+        assert int(told) == count
+        between = monitor.records_[-1]["update"] / (count - 1)
+        assert float(interval) == pytest.approx(between, rel=0.01)
+
+
+@pytest.mark.parametrize("every", [1, 2, 5, 10])
+def test_intervals_lie_between_measurements(every):
+    monitor = SharpnessMonitor(every=every)
+    network(monitor, max_epochs=10, batch_size=-1).fit(X, LABELS)
+    assert monitor.interval_ == every
+    assert math.isnan(SharpnessMonitor().initialize().interval_)
+
+
+def test_trainings_that_are_loaded_go_on(tmp_path):
+    files = {f"f_{name}": str(tmp_path / name) for name in ("params", "optimizer", "history")}
+    network(SharpnessMonitor(every=5), max_epochs=10).fit(X, LABELS).save_params(**files)
+    other = network(SharpnessMonitor(every=5), max_epochs=10)
+    other.fit(X, LABELS).initialize().load_params(**files)  # fitted for its classes alone
+    other.partial_fit(X, LABELS)
+    updates = [record["update"] for record in SharpnessMonitor.records_of(other.history)]
+    assert updates == [0, 5, 10, 10, 15, 20]
+
+
+def test_further_eigenvalues_go_into_the_history():
+    monitor = SharpnessMonitor(
+        every=1, n_eigenvalues=2, history=("eigenvalue_2",), random_state=np.int64(3)
+    )
+    watched = network(monitor, max_epochs=2, batch_size=-1).fit(X, LABELS)
+    assert watched.history[-1, "eigenvalue_2"] == monitor.records_[-1]["eigenvalue_2"]
 
 
 def test_networks_that_cannot_be_measured_are_refused_at_the_start():

@@ -1,5 +1,6 @@
 """Limits against torch's own optimisers on quadratics, on both sides of the limit."""
 
+import copy
 import math
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 from sharpfit.linalg import DenseOperator
 from sharpfit.monitoring import (
+    SharpnessMonitor,
     StabilityCondition,
     adam_limit,
     heavy_ball_limit,
@@ -240,3 +242,82 @@ def test_unknown_cases_say_why():
     assert stability_condition(resting, [other]).limit == 20
     with pytest.raises(ValueError, match="1 of 2 parameters are not moved by SGD"):
         stability_condition(torch.optim.SGD([weight], lr=0.1), [weight, other])
+
+
+class Wrapped(torch.optim.Optimizer):
+    """Holds another optimiser, as Accelerate's does."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    @property
+    def param_groups(self):
+        return self.optimizer.param_groups
+
+
+class Renamed(torch.optim.SGD):
+    pass
+
+
+class Halved(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step(closure)
+
+
+def test_wrapped_and_renamed_optimisers_are_known():
+    weight = nn.Parameter(torch.ones(2))
+    plain = torch.optim.SGD([weight], lr=0.1)
+    for optimizer in (plain, Wrapped(plain), Wrapped(Wrapped(plain)), Renamed([weight], lr=0.1)):
+        assert stability_condition(optimizer, [weight]).limit == pytest.approx(20.0)
+    unknown = stability_condition(Halved([weight], lr=0.1), [weight])
+    assert math.isnan(unknown.limit)
+    assert unknown.statement == "there is no rule for Halved"
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.RMSprop])
+def test_a_bias_in_front_of_batch_normalisation(kind):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(60, 4, generator=generator)
+    targets = torch.arange(60) % 3
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+    optimizer = kind(module.parameters(), lr=0.01)
+    for _ in range(100):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(inputs), targets).backward()
+        optimizer.step()
+    record = SharpnessMonitor().update(module, nn.CrossEntropyLoss(), (inputs, targets), optimizer)
+    assert "without 6 parameters" in record["stability_statement"]
+
+    # In training mode, where the bias has no part, in float64.
+    wide = copy.deepcopy(module).double().train()
+    names = [name for name, _ in wide.named_parameters()]
+
+    def loss(*parameters):
+        outputs = torch.func.functional_call(
+            wide, dict(zip(names, parameters, strict=True)), (inputs.double(),)
+        )
+        return nn.functional.cross_entropy(outputs, targets)
+
+    point = tuple(parameter.detach() for parameter in wide.parameters())
+    blocks = torch.autograd.functional.hessian(loss, point)
+    hessian = torch.cat(
+        [
+            torch.cat([part.reshape(p.numel(), -1) for part in row], dim=1)
+            for row, p in zip(blocks, point, strict=True)
+        ]
+    )
+    scale = stability_condition(optimizer, list(module.parameters())).preconditioner.double()
+    trained = torch.linalg.eigvalsh(scale.rsqrt()[:, None] * hessian * scale.rsqrt())[-1]
+    # Evaluation mode holds the statistics fixed, which is the rest of the difference.
+    assert record["trained_sharpness"] == pytest.approx(float(trained), rel=0.5)
+
+
+def test_sharpness_has_no_limit_before_the_first_step():
+    module = nn.Linear(3, 2)
+    data = torch.eye(3), torch.tensor([0, 1, 1])
+    optimizer = torch.optim.Adam(module.parameters())
+    record = SharpnessMonitor().update(module, nn.CrossEntropyLoss(), data, optimizer)
+    assert record["sharpness"] > 0
+    assert math.isnan(record["trained_sharpness"])
+    assert record["stability_statement"] == "Adam has made no step yet"
