@@ -150,14 +150,16 @@ class AttributionDisplay:
         parts = np.asarray(self.table["contribution"])
         places = np.arange(len(names))
         ax.barh(places, parts, xerr=self.table.get("error"), color=_COLOUR, capsize=3)
+        ends = np.maximum(parts, 0.0)  # beyond which shares are written
         if "gauss_newton" in self.table:
             first_order = self.table["gauss_newton"]
+            ends = np.maximum(ends, first_order)
             ax.plot(first_order, places, "|", color=_MARK, markersize=14, label="Gauss-Newton part")
             ax.legend()
-        for place, part, share in zip(places, parts, self.table["share"], strict=True):
+        for place, end, share in zip(places, ends, self.table["share"], strict=True):
             ax.annotate(
                 f"{100 * share:.1f} %",
-                (max(part, 0.0), place),
+                (end, place),
                 xytext=(8, 0),
                 textcoords="offset points",
                 va="center",
@@ -170,8 +172,10 @@ class AttributionDisplay:
         ax.set_title(f"{self._subject()}, by {self.by}")
 
     def _plot_samples(self, ax: Any) -> None:
-        ranked = np.sort(np.asarray(self.table["contribution"]))[::-1]
-        total, count = ranked.sum(), len(ranked)
+        parts = np.asarray(self.table["contribution"])
+        total, count = parts.sum(), len(parts)
+        # The largest shares first, which are the most negative parts of a negative eigenvalue.
+        ranked = np.sort(parts) if total < 0 else np.sort(parts)[::-1]
         carried = np.cumsum(ranked) / total if total else np.zeros(count)
         ranks = np.arange(count + 1)
         ax.plot(ranks, np.concatenate([[0.0], carried]), color=_COLOUR, label="largest first")

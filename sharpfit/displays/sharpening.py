@@ -15,8 +15,10 @@ _BLUE, _RED, _ORANGE, _GREY = "#4c78a8", "#e45756", "#f58518", "0.45"
 _GREEN, _PURPLE = "#54a24b", "#b279a2"
 # Sharpness within this part of the limit counts as the edge of stability.
 _EDGE = 0.9
-# Growth by this part from the measurement before to the one after counts as sharpening.
-_GROWTH = 0.02
+# Growth by this part within this part of the training counts as sharpening.
+_GROWTH, _WINDOW = 0.02, 0.1
+_FAR = 3.0  # times the sharpness, beyond which the limit is told and not shown
+_FEW = 30  # measurements whose points are drawn
 _MOST_LAYERS = 4  # more are in `frame` alone
 # A preconditioned sharpness this many times the plain one needs an axis of decades.
 _DECADES = 10.0
@@ -34,9 +36,10 @@ class SharpeningDisplay:
     losses imply and the slopes between rows; and the factors of the curvature of the four layers
     with most of it, over their first values.
 
-    Shaded are two phases: *sharpening*, below the edge with the trained sharpness growing, and
-    the *edge of stability*, at nine tenths of the limit or more. The limit ignores the noise of
-    mini-batches, and sharpness is measured in evaluation mode.
+    Shaded are two phases: *sharpening*, below the edge with the trained sharpness growing by two
+    per cent or more within a tenth of the training, or between neighbouring measurements where
+    these are further apart, and the *edge of stability*, at nine tenths of the limit or more. The
+    limit ignores the noise of mini-batches, and sharpness is measured in evaluation mode.
 
     Parameters
     ----------
@@ -133,12 +136,19 @@ class SharpeningDisplay:
         Returns
         -------
         SharpeningDisplay
+
+        Raises
+        ------
+        ValueError
+            For another number of axes.
         """
         if axes is None:
             _, axes = plt.subplots(4, 1, sharex=True, figsize=(6.8, 9.6), layout="constrained")
-        axes = np.asarray(axes)
+        axes = np.atleast_1d(np.asarray(axes, dtype=object)).ravel()
+        if len(axes) not in (3, 4):
+            raise ValueError(f"axes holds {len(axes)} axes, expected three or four.")
         updates = self._column("update")
-        axes[0].plot(updates, self._column("loss"), color=_BLUE)
+        self._line(axes[0], updates, self._column("loss"), color=_BLUE)
         axes[0].set_yscale("log")
         axes[0].set_ylabel("loss")
         axes[0].set_title("Loss, sharpness and Jacobian over the training")
@@ -164,19 +174,26 @@ class SharpeningDisplay:
         sharpness, error = self._column("sharpness"), self._column("sharpness_error")
         trained, limit = self._column("trained_sharpness"), self._column("stability_limit")
         ax.fill_between(updates, sharpness - error, sharpness + error, color=_BLUE, alpha=0.3)
-        ax.plot(updates, sharpness, color=_BLUE, label="sharpness")
+        self._line(ax, updates, sharpness, color=_BLUE, label="sharpness")
         if np.any(np.isfinite(trained) & (trained != sharpness)):
-            ax.plot(updates, trained, color=_ORANGE, label="with decay and preconditioner")
+            label = "with decay and preconditioner"
+            self._line(ax, updates, trained, color=_ORANGE, label=label)
         part = self._column("gauss_newton_part")
-        ax.plot(updates, part, ":", color=_BLUE, label="Gauss-Newton part")
+        self._line(ax, updates, part, ":", color=_BLUE, label="Gauss-Newton part")
         floor, error = self._column("sharpness_floor"), self._column("sharpness_floor_error")
         if np.isfinite(floor).any():
             ax.fill_between(updates, floor - error, floor + error, color=_GREEN, alpha=0.3)
-            ax.plot(updates, floor, color=_GREEN, label="floor from the Jacobian")
-        if np.isfinite(limit).any():
-            ax.plot(updates, limit, "--", color=_RED, label="stability limit, full batch")
-        ax.set_ylabel("sharpness (unit of the loss)")
+            self._line(ax, updates, floor, color=_GREEN, label="floor from the Jacobian")
         highest = np.nanmax(np.r_[sharpness, trained, 0.0])
+        known = limit[np.isfinite(limit)]
+        if len(known):
+            label = "stability limit, full batch"
+            if known.min() > _FAR * highest:  # where it would press the curves together
+                label += f": above, {known.min():.3g}"
+            else:
+                highest = max(highest, known.min())
+            self._line(ax, updates, limit, "--", color=_RED, label=label)
+        ax.set_ylabel("sharpness (unit of the loss)")
         if highest > _DECADES * np.nanmax(np.r_[sharpness, 0.0]) > 0:
             _scale_by_decades(ax)
         else:
@@ -192,11 +209,11 @@ class SharpeningDisplay:
         if not np.isfinite(largest).any():
             _say_unmeasured(ax)
             return
-        ax.plot(updates, largest, color=_BLUE, label="largest Jacobian at the rows")
-        ax.plot(updates, slopes, "--", color=_GREY, label="largest slope between rows")
+        self._line(ax, updates, largest, color=_BLUE, label="largest Jacobian at the rows")
+        self._line(ax, updates, slopes, "--", color=_GREY, label="largest slope between rows")
         implied = self._column("loss_slope_bound")
         if np.isfinite(implied).any():
-            ax.plot(updates, implied, color=_GREEN, label="slope that the losses imply")
+            self._line(ax, updates, implied, color=_GREEN, label="slope that the losses imply")
         ax.set_ylim(bottom=0.0)
 
     def _plot_factors(self, ax: Any, updates: np.ndarray) -> None:
@@ -213,7 +230,7 @@ class SharpeningDisplay:
         for label, (values, colour, style) in factors.items():
             positive = values[np.isfinite(values) & (values > 0)]
             if len(positive):
-                ax.plot(updates, values / positive[0], style, color=colour, label=label)
+                self._line(ax, updates, values / positive[0], style, color=colour, label=label)
         ax.set_ylabel("factors, over their\nfirst values")
         if not ax.lines:
             _say_unmeasured(ax)
@@ -232,14 +249,25 @@ class SharpeningDisplay:
     def _phases(self) -> list[str]:
         """Return the phase of every measurement, empty for none."""
         limit, trained = self._column("stability_limit"), self._column("trained_sharpness")
+        updates = self._column("update")
+        # Growth is looked at over a part of the training, however often was measured in it.
+        reach = _WINDOW / 2 * (updates[-1] - updates[0])
+        known = np.isfinite(trained)
         phases = []
         for place, value in enumerate(trained):
-            before, after = trained[max(place - 1, 0)], trained[min(place + 1, len(trained) - 1)]
             if value >= _EDGE * limit[place]:
                 phases.append(_AT_EDGE)
-            else:
-                phases.append(_SHARPENING if after > (1 + _GROWTH) * before else "")
+                continue
+            near = np.abs(updates - updates[place]) <= reach
+            near[max(place - 1, 0) : place + 2] = True
+            seen = trained[near & known]
+            grew = known[place] and seen[-1] > (1 + _GROWTH) * seen[0]
+            phases.append(_SHARPENING if grew else "")
         return phases
+
+    def _line(self, ax: Any, updates: np.ndarray, values: np.ndarray, *style: str, **look: Any):
+        """Draw a line, with its points where they are few."""
+        ax.plot(updates, values, *style, marker="." if len(updates) <= _FEW else None, **look)
 
     def _layers_with_most_curvature(self) -> list[str]:
         """Return the layers whose factors are drawn, in the network's order."""

@@ -95,11 +95,13 @@ measurements since.
     """
     records = training_records(training)
     usable = [record for record in records if np.isfinite(record["sharpness"])]
+    problems = [record["problem"] for record in records if record.get("problem")]
     if len(usable) < 2:
-        raise ValueError(
-            f"there are {len(usable)} measurements, too few to read; train longer, or measure more "
-            "often with SharpnessMonitor(every=...)."
-        )
+        count = f"{len(usable)} measurement{'s' * (len(usable) != 1)}"
+        remedy = "measure more often, as with SharpnessMonitor(every=10), or train longer"
+        if problems:
+            remedy = f"{len(problems)} failed: {problems[-1]}"
+        raise ValueError(f"there {_be(len(usable))} {count}, too few to read; {remedy}.")
     columns = {
         name: np.array([record.get(name, np.nan) for record in usable], dtype=np.float64)
         for name in (
@@ -128,8 +130,8 @@ measurements since.
         statements.append(_about_jacobian(sharpened, steepened, columns))
     if np.isfinite(share):
         statements.append(
-            f"At the end {share:.0%} of the sharpness is the Gauss-Newton part; the rest comes "
-            "from the curvature of the network's outputs."
+            f"At the end the Gauss-Newton part is {share:.0%} of the sharpness; {1 - share:.0%} "
+            "is from the curvature of the network's outputs."
         )
     shares = {name: found["share"] for name, found in usable[-1].get("layers", {}).items()}
     layer = max(shares, key=shares.__getitem__) if shares else None
@@ -142,7 +144,10 @@ measurements since.
         )
     missing = len(records) - len(usable)
     if missing:
-        statements.append(f"{missing} of {len(records)} measurements are missing.")
+        reason = f": {problems[-1]}" if problems else ""
+        statements.append(
+            f"{missing} of {len(records)} measurements {_be(missing)} missing{reason}."
+        )
     return Diagnosis(
         statements=tuple(statements),
         edge_update=None if edge is None else int(columns["update"][edge]),
@@ -155,6 +160,10 @@ measurements since.
         layer_share=shares[layer] if layer is not None else float("nan"),
         floor_share=float(floor),
     )
+
+
+def _be(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _about_edge(
@@ -180,14 +189,18 @@ def _about_edge(
 
 def _about_trend(sharpness: np.ndarray, ratio: float) -> str:
     verb = "grew" if ratio > 1 + _CHANGE else "fell" if ratio < 1 - _CHANGE else "hardly changed"
-    peak = (
-        f", with a peak of {sharpness.max():.3g}" if sharpness.max() > 1.2 * sharpness[-1] else ""
-    )
+    highest = sharpness.max()
+    peak = ""
+    if highest > 1.2 * sharpness[-1] and highest > (1 + _CHANGE) * sharpness[0]:
+        peak = f", with a peak of {highest:.3g}"
     return f"Over the training it {verb}, from {sharpness[0]:.3g} to {sharpness[-1]:.3g}{peak}."
 
 
 def _about_jacobian(sharpened: float, steepened: float, columns: dict[str, np.ndarray]) -> str:
-    told = f"The largest Jacobian norm went to {steepened:.3g} times its first value"
+    told = (
+        "The largest Jacobian norm of the logits or predictions went to "
+        f"{steepened:.3g} times its first value"
+    )
     loss, fallen = columns["loss"], _ratio(columns["loss_curvature"])
     if steepened > 1 + _CHANGE and sharpened < steepened and loss[-1] < loss[0]:
         told += f" and sharpness to {sharpened:.3g} times"

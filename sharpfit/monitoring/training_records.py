@@ -42,7 +42,7 @@ def training_records(training: Any) -> Sequence[dict[str, Any]]:
     else:
         records = training
     is_sequence = isinstance(records, Sequence) and not isinstance(records, str)
-    if not is_sequence or not all(isinstance(record, dict) for record in records):
+    if not is_sequence or not all(_is_record(record) for record in records):
         raise TypeError(
             "training must be a network trained with a SharpnessMonitor, the monitor or its "
             f"records, got {type(training).__name__}."
@@ -50,6 +50,10 @@ def training_records(training: Any) -> Sequence[dict[str, Any]]:
     if not records:
         raise ValueError(f"{type(training).__name__} holds no measurements: {_REMEDY}.")
     return records
+
+
+def _is_record(record: Any) -> bool:
+    return isinstance(record, dict) and {"update", "sharpness"} <= record.keys()
 
 
 def _of_network(network: NeuralNet) -> list[dict[str, Any]]:

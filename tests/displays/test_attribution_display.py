@@ -121,3 +121,10 @@ def test_a_network_without_curvature_can_be_drawn(analysis):
                 table[name] = np.zeros(len(table[name]))
         ax = AttributionDisplay(table, by=by).plot().ax_
         assert ax.get_yscale() == "linear"
+
+
+def test_samples_of_a_negative_eigenvalue():
+    parts = np.array([-0.1, -5.0, 0.5, -3.0, -0.4])
+    display = AttributionDisplay({"contribution": parts}, by="sample").plot()
+    assert "1 of 5 carry half" in display.ax_.get_legend_handles_labels()[1]
+    np.testing.assert_allclose(display.ax_.lines[0].get_ydata()[1:3], [5 / 8, 1.0])

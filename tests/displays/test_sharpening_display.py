@@ -178,3 +178,39 @@ def test_what_was_not_measured_is_said():
         assert [text.get_text() for text in ax.texts] == ["not measured"]
         assert not ax.lines
     assert "stability limit, full batch" not in axes[1].get_legend_handles_labels()[1]
+
+
+@pytest.mark.parametrize("every", [1, 4, 20, 40])
+def test_slow_growth_is_sharpening_however_often_was_measured(every):
+    # From 2 to 4 in 200 updates, and then as it is.
+    records = [
+        record(update, min(2 + update / 100, 4.0), limit=20.0) for update in range(0, 401, every)
+    ]
+    display = SharpeningDisplay(records)
+    for measured, phase in zip(records, display._phases(), strict=True):
+        if 0 < measured["update"] < 175:
+            assert phase == "sharpening"
+        if measured["update"] > 200 + max(every, 20):
+            assert phase == ""
+
+
+def test_limits_far_above_are_told():
+    shown = SharpeningDisplay([record(k, 1.0, limit=2.5) for k in range(3)]).plot().axes_[1]
+    assert shown.get_ylim()[1] > 2.5
+    told = SharpeningDisplay([record(k, 1.0, limit=38.0) for k in range(3)]).plot().axes_[1]
+    assert told.get_ylim()[1] < 2
+    assert "stability limit, full batch: above, 38" in told.get_legend_handles_labels()[1]
+
+
+def test_single_measurements_are_seen():
+    axes = SharpeningDisplay([record(0, 1.0)]).plot().axes_
+    assert all(line.get_marker() == "." for ax in axes for line in ax.lines)
+
+
+def test_numbers_of_axes_are_checked():
+    display = SharpeningDisplay([record(0, 1.0), record(1, 1.0)])
+    _, grid = plt.subplots(2, 2)
+    assert display.plot(grid).axes_[3] is grid[1, 1]
+    _, one = plt.subplots()
+    with pytest.raises(ValueError, match="axes holds 1 axes, expected three or four"):
+        display.plot(one)

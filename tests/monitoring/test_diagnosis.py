@@ -78,8 +78,8 @@ def test_layers_and_floor_are_told():
 
 def test_missing_measurements_are_counted():
     rows = records([2, np.nan, 4], [3, np.nan, 1])
-    assert "1 of 3 measurements are missing" in str(diagnose(rows))
-    with pytest.raises(ValueError, match="there are 1 measurements"):
+    assert "1 of 3 measurements is missing." in str(diagnose(rows))
+    with pytest.raises(ValueError, match="there is 1 measurement"):
         diagnose(rows[:2])
 
 
@@ -129,6 +129,7 @@ def test_networks_inside_estimators_and_histories_are_read():
         (None, TypeError, "training must be a network trained with .* got NoneType"),
         ("history.json", TypeError, "got str"),
         ([1.0, 2.0], TypeError, "got list"),
+        ([{}], TypeError, "got list"),
         (StandardScaler(), TypeError, "no neural network"),
         ([], ValueError, "list holds no measurements"),
         (SharpnessMonitor(), ValueError, "SharpnessMonitor holds no measurements"),
@@ -138,6 +139,24 @@ def test_networks_inside_estimators_and_histories_are_read():
 def test_what_holds_no_measurements_is_named(training, error, message):
     with pytest.raises(error, match=message):
         diagnose(training)
+
+
+def test_failed_measurements_say_why():
+    rows = records([2, np.nan, 4, np.nan], [3, np.nan, 1, np.nan])
+    for row in rows:
+        row["problem"] = "" if np.isfinite(row["sharpness"]) else "the loss is not finite"
+    told = "2 of 4 measurements are missing: the loss is not finite."
+    assert told in str(diagnose(rows))
+    with pytest.raises(ValueError, match="there is 1 measurement, too few to read; 1 failed: the"):
+        diagnose(rows[:2])
+    with pytest.raises(ValueError, match=r"there is 1 measurement, .* measure more often"):
+        diagnose(rows[:1])
+
+
+def test_parts_beyond_the_whole_and_peaks_at_the_start():
+    told = str(diagnose(records([4, 3, 2], [3, 2, 1], gauss_newton=[4, 3, 2.5])))
+    assert "the Gauss-Newton part is 125% of the sharpness; -25% is from" in told
+    assert "peak" not in told
 
 
 def test_a_part_of_no_sharpness_is_not_told():
