@@ -185,16 +185,17 @@ class SharpeningDisplay:
             ax.fill_between(updates, floor - error, floor + error, color=_GREEN, alpha=0.3)
             self._line(ax, updates, floor, color=_GREEN, label="floor from the Jacobian")
         highest = np.nanmax(np.r_[sharpness, trained, 0.0])
+        by_decades = highest > _DECADES * np.nanmax(np.r_[sharpness, 0.0]) > 0
         known = limit[np.isfinite(limit)]
         if len(known):
             label = "stability limit, full batch"
-            if known.min() > _FAR * highest:  # where it would press the curves together
-                label += f": above, {known.min():.3g}"
-            else:
+            if by_decades or known.min() <= _FAR * highest:
                 highest = max(highest, known.min())
+            else:  # where it would press the curves together
+                label += f": above, {known.min():.3g}"
             self._line(ax, updates, limit, "--", color=_RED, label=label)
         ax.set_ylabel("sharpness (unit of the loss)")
-        if highest > _DECADES * np.nanmax(np.r_[sharpness, 0.0]) > 0:
+        if by_decades:
             _scale_by_decades(ax)
         else:
             ax.set_ylim(0.0, 1.25 * highest if highest > 0 else 1.0)

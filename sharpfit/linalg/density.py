@@ -31,6 +31,9 @@ class SpectralDensity:
         Standard deviation of the smoothing Gaussian, in the units of the eigenvalues.
     nodes, weights : ndarray of shape (n_probes, n_steps)
         Quadrature of each probe; weights sum to one per row and are zero in unused places.
+    shortened : tuple of ndarray of shape (k, n_probes, n_steps), or None
+        Nodes and weights without the last quarter of the Lanczos steps, without one step less and
+        so on, up to the last step alone; None if exact.
     size : int
         Number of eigenvalues of the operator.
     exact : bool
@@ -48,6 +51,7 @@ class SpectralDensity:
     width: float
     nodes: np.ndarray
     weights: np.ndarray
+    shortened: tuple[np.ndarray, np.ndarray] | None
     size: int
     exact: bool
     n_products: int
@@ -66,12 +70,19 @@ class SpectralDensity:
         -------
         count : float
             Mean over the probes, of the weight of nodes below `value`, times the operator's size.
-        standard_error : float
-            Over the probes. Like that of the density, it does not see the quadrature error.
+        error : float
+            Root of the sum of two squares: the standard error over the probes, and the largest
+            change of the count when up to a quarter of the Lanczos steps is dropped, an estimate
+            of the quadrature error. Where many eigenvalues are next to `value` it can be larger.
         """
         shares = np.where(self.nodes < value, self.weights, 0.0).sum(axis=1)
         error = float(_standard_error(shares, self.exact))
-        return self.size * float(shares.mean()), self.size * error
+        count = float(shares.mean())
+        if self.shortened is not None:
+            nodes, weights = self.shortened
+            shorter = np.where(nodes < value, weights, 0.0).sum(axis=2).mean(axis=1)
+            error = math.hypot(error, float(np.abs(count - shorter).max()))
+        return self.size * count, self.size * error
 
 
 def spectral_density(
@@ -154,7 +165,9 @@ def spectral_density(
             break
         n_products += subspace.n_products
         complete.append(_quadrature(subspace, len(subspace.expanded), n_steps))
-        shortened.append(_quadrature(subspace, (3 * len(subspace.expanded) + 3) // 4, n_steps))
+        steps, n_lengths = len(subspace.expanded), max(n_steps // 4, 1)
+        lengths = [max(steps - dropped, 1) for dropped in range(n_lengths, 0, -1)]
+        shortened.append([_quadrature(subspace, length, n_steps) for length in lengths])
         if verbose:
             print(f"[spectral_density] probe {number + 1} of {n_probes}", flush=True)
     nodes, weights = (np.stack(part) for part in zip(*complete, strict=True))
@@ -177,7 +190,7 @@ def _quadrature(
 def _smooth(
     nodes: np.ndarray,
     weights: np.ndarray,
-    shortened: list[tuple[np.ndarray, np.ndarray]] | None,
+    shortened: list[list[tuple[np.ndarray, np.ndarray]]] | None,
     n_points: int,
     width: float | None,
     size: int,
@@ -194,9 +207,11 @@ def _smooth(
     )
     density = curves.mean(axis=0)
     exact = shortened is None
-    change = np.zeros_like(density)
+    change, kept = np.zeros_like(density), None
     if shortened is not None:
-        shorter = [_gaussians(grid, *quadrature, width) for quadrature in shortened]
+        stacked = np.array(shortened).transpose(2, 1, 0, 3)  # kind, length, probe, step
+        kept = (stacked[0], stacked[1])
+        shorter = [_gaussians(grid, *lengths[0], width) for lengths in shortened]
         change = np.abs(density - np.mean(shorter, axis=0))
     return SpectralDensity(
         grid=grid,
@@ -206,6 +221,7 @@ def _smooth(
         width=width,
         nodes=nodes,
         weights=weights,
+        shortened=kept,
         size=size,
         exact=exact,
         n_products=n_products,

@@ -130,8 +130,8 @@ measurements since.
         statements.append(_about_jacobian(sharpened, steepened, columns))
     if np.isfinite(share):
         statements.append(
-            f"At the end the Gauss-Newton part is {share:.0%} of the sharpness; {1 - share:.0%} "
-            "is from the curvature of the network's outputs."
+            f"At the end the Gauss-Newton part is {share:.0%} of the sharpness; "
+            f"{round(1 - share, 2) + 0.0:.0%} is from the curvature of the network's outputs."
         )
     shares = {name: found["share"] for name, found in usable[-1].get("layers", {}).items()}
     layer = max(shares, key=shares.__getitem__) if shares else None

@@ -39,6 +39,23 @@ def test_standard_errors_cover_counts():
     assert np.mean(inside) >= 0.9
 
 
+def test_errors_of_counts_see_the_quadrature():
+    # Two hundred eigenvalues next to zero on either side, and a few steps.
+    spectrum = np.concatenate([np.linspace(-0.1, 0.3, 1500), np.linspace(1, 30, 20)])
+    operator = operator_with_spectrum(spectrum)
+    ratios, plain = [], []
+    for seed in range(10):
+        result = spectral_density(operator, n_probes=5, n_steps=24, random_state=seed)
+        for value in (-0.05, 0.0, 0.05, 0.15, 0.25):
+            count, error = result.count_below(value)
+            missed = abs(count - np.sum(spectrum < value))
+            ratios.append(missed / error)
+            shares = np.where(result.nodes < value, result.weights, 0.0).sum(axis=1)
+            plain.append(missed / (result.size * shares.std(ddof=1) / 5**0.5))
+    assert np.mean(np.array(ratios) < 2) > 0.8
+    assert np.mean(np.array(plain) < 2) < 0.5
+
+
 def test_quadrature_change_falls_with_the_steps():
     operator = operator_with_spectrum(SPECTRUM)
     few = spectral_density(operator, n_steps=8, width=0.05, random_state=0)

@@ -187,3 +187,20 @@ def test_automatic_method_changes_over():
     assert abs(many.value - 1e3 - float(operator.matrix.trace())) < 4 * many.standard_error
     short = trace_estimate(operator, method="auto", tol=0.01, max_products=12, random_state=0)
     assert (short.method, short.n_products, short.converged) == ("hutchinson", 10, False)
+
+
+@pytest.mark.parametrize("decay", ["geometric", "harmonic"])
+@pytest.mark.parametrize("method", ["xtrace", "auto"])
+def test_stated_errors_are_those_of_simulations(decay, method):
+    ranks = torch.arange(120, dtype=torch.float64)
+    spectrum = 0.8**ranks if decay == "geometric" else 1 / (1 + ranks)
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(120, 120, generator=generator, dtype=torch.float64)).Q
+    operator = DenseOperator(basis @ torch.diag(spectrum) @ basis.T)
+    ratios = []
+    for seed in range(150):
+        found = trace_estimate(operator, method=method, random_state=seed, max_products=100)
+        ratios.append((found.value - float(spectrum.sum())) / found.standard_error)
+    ratios = np.array(ratios)
+    assert 0.8 < np.sqrt(np.mean(ratios**2)) < 1.3
+    assert np.mean(np.abs(ratios) > 2) < 0.13
