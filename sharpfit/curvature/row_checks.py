@@ -11,7 +11,7 @@ from sharpfit.curvature.data import Rows, Source, collect_targets
 from sharpfit.curvature.network import Network
 from sharpfit.curvature.sharding import global_weights
 from sharpfit.objective import BinaryCrossEntropy, CrossEntropy, SampleLoss, SquaredError
-from sharpfit.objective.first_outputs import first_outputs, require_rows_apart
+from sharpfit.objective.first_outputs import are_equal, first_outputs, require_rows_apart
 
 _PROBE_ROWS = 8
 _EXPECTED: dict[type[SampleLoss], str] = {
@@ -129,7 +129,7 @@ def _as_weights(sample_weight: Any) -> Tensor:
 def _first_outputs(module: nn.Module, rows: Rows) -> Tensor:
     """Return the outputs of a few rows, once they are known to be a function of each row."""
     probe = rows.first(_PROBE_ROWS)
-    if not isinstance(rows.source, Tensor) and not _same(probe, rows.first(_PROBE_ROWS)):
+    if not isinstance(rows.source, Tensor) and not are_equal(probe, rows.first(_PROBE_ROWS)):
         raise ValueError(
             f"inputs is {type(rows.source).__name__}, which yields other rows when it is read "
             "again, and products read it many times; switch random augmentation off"
@@ -143,12 +143,6 @@ def _first_outputs(module: nn.Module, rows: Rows) -> Tensor:
         )
     require_rows_apart(module, probe, outputs)
     return outputs
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and bool(
-        ((one == other) | ((one != one) & (other != other))).all()
-    )
 
 
 def _check_targets(loss: SampleLoss, outputs: Tensor, targets: Tensor) -> None:

@@ -1,13 +1,13 @@
 """Extreme eigenpairs by thick-restart Lanczos with full reorthogonalisation."""
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .eigenpair_arguments import check_arguments
 from .error_bounds import truncation_bounds
 from .krylov import InterruptedProduct, KrylovSubspace, RitzPairs, storage_dtype
 from .operator import SymmetricOperator
@@ -154,7 +154,7 @@ def top_eigenpairs(
     tensor([4.0000, 4.0000, 1.0000], dtype=torch.float64)
     """
     budget = _DEFAULT_PRODUCTS if max_products is None else max_products
-    _check_arguments(operator, n_eigenvalues, which, tol, budget)
+    check_arguments(operator, n_eigenvalues, which, tol, budget)
     search = _Search(
         operator, n_eigenvalues, which, tol, budget, memory_budget, as_generator(random_state)
     )
@@ -174,36 +174,6 @@ def top_eigenpairs(
             raise KeyboardInterrupt from interruption
         interrupted = True
     return search.result(interrupted)
-
-
-def _check_arguments(
-    operator: SymmetricOperator, n_eigenvalues: int, which: str, tol: float, budget: int
-) -> None:
-    if not isinstance(operator, SymmetricOperator):
-        raise TypeError(
-            f"operator must be a SymmetricOperator, got {type(operator).__name__}; a symmetric "
-            "matrix becomes one by DenseOperator(torch.as_tensor(matrix))."
-        )
-    if operator.size == 0:
-        raise ValueError("the operator has size 0: it has no eigenvalues.")
-    if isinstance(n_eigenvalues, bool) or not hasattr(n_eigenvalues, "__index__"):
-        raise TypeError(f"n_eigenvalues must be an int, got {n_eigenvalues!r}.")
-    if not 1 <= n_eigenvalues <= operator.size:
-        raise ValueError(
-            f"n_eigenvalues={n_eigenvalues} must be between 1 and the operator's size, "
-            f"{operator.size}."
-        )
-    if which not in ("largest", "smallest", "magnitude"):
-        raise ValueError(f'which={which!r} must be "largest", "smallest" or "magnitude".')
-    if not isinstance(tol, Real) or not 0 <= tol < 1:
-        raise ValueError(f"tol={tol!r} must be at least 0 and below 1: it is relative.")
-    if not isinstance(budget, Real) or not float(budget).is_integer():
-        raise TypeError(f"max_products must be an int, got {budget!r}.")
-    if budget < n_eigenvalues:
-        raise ValueError(
-            f"max_products={budget} cannot give n_eigenvalues={n_eigenvalues} pairs; each needs "
-            "at least one product."
-        )
 
 
 class _Search:

@@ -128,6 +128,21 @@ def require_rows_apart(copied: nn.Module, inputs: Tensor, outputs: Tensor) -> No
         )
 
 
+def are_equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same, NaN in the same places.
+
+    Parameters
+    ----------
+    one, other : Tensor
+
+    Returns
+    -------
+    bool
+    """
+    missing = (one != one) & (other != other) if one.shape == other.shape else None
+    return missing is not None and bool(((one == other) | missing).all())
+
+
 def _call(module: nn.Module, inputs: Tensor) -> Any:
     try:
         return module(inputs)
@@ -146,7 +161,7 @@ def _agree(one: Tensor, other: Any, *, exactly: bool = False, like: Tensor | Non
     if not isinstance(other, Tensor) or one.shape != other.shape:
         return False
     if exactly or not one.is_floating_point():
-        return bool(((one == other) | ((one != one) & (other != other))).all())
+        return are_equal(one, other)
     like = (one if like is None else like).detach()
     scale = float(like.nan_to_num(posinf=0.0, neginf=0.0).abs().max()) if like.numel() else 0.0
     rounding = max(_ROUNDING, 16 * torch.finfo(one.dtype).eps)

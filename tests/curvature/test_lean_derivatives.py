@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from sharpfit.curvature import HessianOperator
+from sharpfit.curvature import EmpiricalFisherOperator, HessianOperator
 from sharpfit.curvature.lean_derivatives import LeanDerivatives
 from tests.curvature.reference import dense_hessian, seeded
 
@@ -300,3 +301,34 @@ def test_threads_share_an_operator():
         for _ in range(20):
             found = torch.stack(list(pool.map(operator.matvec, vectors)))
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+class Once(torch.autograd.Function):
+    """Doubles, with a derivative that has none."""
+
+    @staticmethod
+    def forward(ctx, inputs):
+        return 2 * inputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, cotangents):
+        return 2 * cotangents
+
+
+class Doubled(nn.Linear):
+    def forward(self, inputs):
+        return Once.apply(super().forward(inputs))
+
+
+def test_first_order_matrices_of_what_differentiates_once():
+    module = seeded(lambda: Doubled(4, 3)).double()
+    inputs = torch.eye(4, dtype=torch.float64)
+    arguments = (nn.CrossEntropyLoss(), inputs, torch.tensor([0, 1, 2, 1]))
+    found = EmpiricalFisherOperator(module, *arguments).to_dense()
+    plain = nn.Linear(4, 3).double()
+    with torch.no_grad():
+        plain.weight.copy_(2 * module.weight)
+        plain.bias.copy_(2 * module.bias)
+    expected = 4 * EmpiricalFisherOperator(plain, *arguments).to_dense()
+    torch.testing.assert_close(found, expected)
