@@ -19,6 +19,8 @@ from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts, storag
 from sharpfit.curvature.network import Network, differentiable_kernels
 from sharpfit.objective import SampleLoss
 
+_NO_DERIVATIVE = "torch::autograd::Error"
+
 
 class KeptGraph(Linearisation):
     """Derivatives of any module that can be differentiated twice.
@@ -115,13 +117,25 @@ def knows_lean_derivatives(network: Network, loss: SampleLoss, example: Chunk) -
     Returns
     -------
     bool
+
+    Raises
+    ------
+    ValueError
+        If one of its operations is known to have no second derivative, which a product would leave
+        out without a word.
     """
     try:
-        _ = KeptGraph(network, loss, example)._gradient
+        gradient = KeptGraph(network, loss, example)._gradient[1]
     except ThirdDerivativeError:
         return False
-    except RuntimeError:  # which those products meet again that differentiate twice
-        return True
+    if gradient is not None and any(
+        node.name() == _NO_DERIVATIVE for node in nodes(gradient.whole)
+    ):
+        raise ValueError(
+            f"module {type(network.module).__name__} uses an operation that PyTorch differentiates "
+            "only once (once_differentiable), and products need two derivatives; give it a "
+            "backward pass that can be differentiated"
+        )
     return True
 
 
@@ -213,23 +227,39 @@ def _add(increments: tuple[Tensor | None, ...], total: Parts) -> None:
             part.add_(increment)
 
 
-def saved_tensors(results: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yield the results, and all tensors saved in their graphs."""
-    pending: list[Node | None] = []
-    for result in results:
-        yield result
-        pending.append(result.grad_fn)
-    seen = set()
+def nodes(result: Tensor) -> Iterator[Node]:
+    """Yield the nodes of a result's graph, each once.
+
+    Parameters
+    ----------
+    result : Tensor
+
+    Yields
+    ------
+    Node
+    """
+    pending, seen = [result.grad_fn], set()
     while pending:
         node = pending.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        pending.extend(following for following, _ in node.next_functions)
-        saved = [getattr(node, name) for name in _saved_names(type(node))] or list(
-            getattr(node, "saved_tensors", [])
-        )
-        yield from (tensor for tensor in saved if isinstance(tensor, Tensor))
+        if node is not None and node not in seen:
+            seen.add(node)
+            pending.extend(following for following, _ in node.next_functions)
+            yield node
+
+
+def saved_tensors(results: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield the results, and all tensors saved in their graphs."""
+    seen = set()
+    for result in results:
+        yield result
+        for node in nodes(result):
+            if node in seen:
+                continue
+            seen.add(node)
+            saved = [getattr(node, name) for name in _saved_names(type(node))] or list(
+                getattr(node, "saved_tensors", [])
+            )
+            yield from (tensor for tensor in saved if isinstance(tensor, Tensor))
 
 
 @cache
