@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from sharpfit.curvature.lean_derivatives import (
     LeanDerivatives,
@@ -18,8 +17,7 @@ from sharpfit.curvature.lean_derivatives import (
 from sharpfit.curvature.linearisation import Chunk, Linearisation, Parts, storage_bytes
 from sharpfit.curvature.network import Network, differentiable_kernels
 from sharpfit.objective import SampleLoss
-
-_NO_DERIVATIVE = "torch::autograd::Error"
+from sharpfit.objective.second_derivatives import graph_nodes, require_second_derivatives
 
 
 class KeptGraph(Linearisation):
@@ -128,14 +126,8 @@ def knows_lean_derivatives(network: Network, loss: SampleLoss, example: Chunk) -
         gradient = KeptGraph(network, loss, example)._gradient[1]
     except ThirdDerivativeError:
         return False
-    if gradient is not None and any(
-        node.name() == _NO_DERIVATIVE for node in nodes(gradient.whole)
-    ):
-        raise ValueError(
-            f"module {type(network.module).__name__} uses an operation that PyTorch differentiates "
-            "only once (once_differentiable), and products need two derivatives; give it a "
-            "backward pass that can be differentiated"
-        )
+    if gradient is not None:
+        require_second_derivatives(network.module, gradient.whole)
     return True
 
 
@@ -227,32 +219,12 @@ def _add(increments: tuple[Tensor | None, ...], total: Parts) -> None:
             part.add_(increment)
 
 
-def nodes(result: Tensor) -> Iterator[Node]:
-    """Yield the nodes of a result's graph, each once.
-
-    Parameters
-    ----------
-    result : Tensor
-
-    Yields
-    ------
-    Node
-    """
-    pending, seen = [result.grad_fn], set()
-    while pending:
-        node = pending.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            pending.extend(following for following, _ in node.next_functions)
-            yield node
-
-
 def saved_tensors(results: Iterable[Tensor]) -> Iterator[Tensor]:
     """Yield the results, and all tensors saved in their graphs."""
     seen = set()
     for result in results:
         yield result
-        for node in nodes(result):
+        for node in graph_nodes(result):
             if node in seen:
                 continue
             seen.add(node)

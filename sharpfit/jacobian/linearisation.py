@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sharpfit.jacobian.arguments import check_positive
 from sharpfit.jacobian.faster_layers import replace_slow_layers
 from sharpfit.objective.first_outputs import first_outputs, require_rows_apart
+from sharpfit.objective.second_derivatives import require_second_derivatives
 
 # Larger buffers than these cost page faults on a processor; a GPU wants larger chunks.
 _CHUNK_BYTES = {"cpu": 3 * 2**24, "cuda": 2**31}
@@ -220,6 +221,7 @@ class Linearisation:
 
     def __init__(self, module: FrozenModule, inputs: Tensor):
         self.inputs = inputs.detach().requires_grad_()
+        self._module = module
         with torch.enable_grad():
             self._outputs = module(self.inputs)
         self.outputs = self._outputs.detach()
@@ -267,6 +269,7 @@ class Linearisation:
                     create_graph=True,
                     materialize_grads=True,
                 )
+            require_second_derivatives(self._module.module, self._pulled)
         assert self._pulled is not None
         if not self._pulled.requires_grad:
             return torch.zeros_like(self.outputs)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from sharpfit.jacobian import (
     certified_radii,
@@ -135,3 +136,30 @@ def test_criteria_are_losses_and_other_things_are_not():
 def test_other_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+class Once(torch.autograd.Function):
+    """Doubles, with a derivative that has none."""
+
+    @staticmethod
+    def forward(ctx, inputs):
+        return 2 * inputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, cotangents):
+        return 2 * cotangents
+
+
+class Doubled(nn.Linear):
+    def forward(self, inputs):
+        return Once.apply(super().forward(inputs))
+
+
+def test_operations_that_differentiate_once():
+    layer = Doubled(5, 3)
+    exact = jacobian_norms(layer, INPUTS, method="exact").spectral
+    expected = 2 * float(torch.linalg.matrix_norm(layer.weight.detach(), 2))
+    np.testing.assert_allclose(exact, expected, rtol=1e-4)
+    with pytest.raises(ValueError, match="module Doubled uses an operation that PyTorch differ"):
+        jacobian_norms(layer, INPUTS, method="krylov")
