@@ -102,8 +102,14 @@ def check_given(module: Any, loss: Any, data: Any, optimizer: Any, n_updates: An
             f"data must be a pair of tensors, inputs and targets, got {kinds}; use "
             "torch.as_tensor for arrays."
         )
-    if len(data[0]) != len(data[1]):
-        raise ValueError(f"data has {len(data[0])} inputs but {len(data[1])} targets.")
+    if torch.is_inference_mode_enabled() or any(part.is_inference() for part in data):
+        raise ValueError(
+            "data was made, or update is called, in torch.inference_mode(), where no derivatives "
+            "exist; call it outside, with data.clone() of tensors made inside."
+        )
+    counts = [len(part) if part.ndim else 0 for part in data]
+    if counts[0] != counts[1] or counts[0] == 0:
+        raise ValueError(f"data has {counts[0]} inputs but {counts[1]} targets.")
     if optimizer is not None:
         _check_optimizer(optimizer, module)
     if not _is_count(n_updates, 0):

@@ -413,12 +413,22 @@ DATA = torch.as_tensor(X, dtype=torch.float32), torch.as_tensor(CODES)
         (nn.CrossEntropyLoss(), (X, CODES), "use torch.as_tensor"),
         (nn.CrossEntropyLoss(), (*DATA, DATA[1]), r"got \['Tensor', 'Tensor', 'Tensor'\]"),
         (nn.CrossEntropyLoss(), (DATA[0], DATA[1][1:]), "targets"),
+        (nn.CrossEntropyLoss(), (DATA[0], torch.tensor(1)), "but 0 targets"),
         (DATA, nn.CrossEntropyLoss(), "loss must be"),
     ],
 )
 def test_arguments_of_an_update_are_checked(loss, data, message):
     with pytest.raises((TypeError, ValueError), match=message):
         SharpnessMonitor().update(nn.Linear(3, 2), loss, data)
+
+
+def test_inference_mode_is_refused():
+    with torch.inference_mode():
+        made = tuple(part + 0 for part in DATA)
+        with pytest.raises(ValueError, match=r"torch\.inference_mode\(\), where no derivatives"):
+            SharpnessMonitor().update(nn.Linear(3, 2), nn.CrossEntropyLoss(), DATA)
+    with pytest.raises(ValueError, match=r"data\.clone\(\) of tensors made inside"):
+        SharpnessMonitor().update(nn.Linear(3, 2), nn.CrossEntropyLoss(), made)
 
 
 SGD = torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=0.1)
