@@ -161,8 +161,8 @@ class StabilityCondition:
         return replace(
             self,
             preconditioner=self.preconditioner.masked_fill(self.resting, math.inf),
-            statement=f"{self.statement}; without {int(self.resting.sum())} parameters that have "
-            "next to no gradient in front of batch normalisation",
+            statement=f"{self.statement}; without {int(self.resting.sum())} parameters with next "
+            "to no gradient, as those in front of batch normalisation have",
         )
 
     def trained_matrix(self, hessian: SymmetricOperator) -> SymmetricOperator:

@@ -6,6 +6,7 @@ import itertools
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 
 def double_copy(module):
@@ -172,3 +173,23 @@ def problem(name, n_rows=6, dtype=torch.float64, seed=0):
     inputs = torch.randn(n_rows, *shape, generator=generator, dtype=torch.float64).to(dtype)
     targets = torch.randint(0, 3, (n_rows,), generator=generator)
     return seeded(build).to(dtype), inputs, targets
+
+
+class Once(torch.autograd.Function):
+    """Doubles, with a derivative that has none."""
+
+    @staticmethod
+    def forward(ctx, inputs):
+        return 2 * inputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, cotangents):
+        return 2 * cotangents
+
+
+class Doubled(nn.Linear):
+    """A linear layer of which PyTorch knows the first derivative alone."""
+
+    def forward(self, inputs):
+        return Once.apply(super().forward(inputs))

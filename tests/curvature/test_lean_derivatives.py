@@ -6,13 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from sharpfit.curvature import EmpiricalFisherOperator, GaussNewtonOperator, HessianOperator
 from sharpfit.curvature.lean_derivatives import LeanDerivatives
-from tests.curvature.reference import dense_hessian, seeded
+from tests.curvature.reference import Doubled, dense_hessian, seeded
 
 
 class Convolutions(nn.Module):
@@ -301,24 +300,6 @@ def test_threads_share_an_operator():
         for _ in range(20):
             found = torch.stack(list(pool.map(operator.matvec, vectors)))
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-
-
-class Once(torch.autograd.Function):
-    """Doubles, with a derivative that has none."""
-
-    @staticmethod
-    def forward(ctx, inputs):
-        return 2 * inputs
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, cotangents):
-        return 2 * cotangents
-
-
-class Doubled(nn.Linear):
-    def forward(self, inputs):
-        return Once.apply(super().forward(inputs))
 
 
 @pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator, EmpiricalFisherOperator])

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from sharpfit.jacobian import (
     certified_radii,
@@ -18,6 +17,7 @@ from sharpfit.jacobian import (
     slopes,
 )
 from sharpfit.objective import as_sample_loss
+from tests.curvature.reference import Doubled
 
 
 def _network():
@@ -136,24 +136,6 @@ def test_criteria_are_losses_and_other_things_are_not():
 def test_other_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call()
-
-
-class Once(torch.autograd.Function):
-    """Doubles, with a derivative that has none."""
-
-    @staticmethod
-    def forward(ctx, inputs):
-        return 2 * inputs
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, cotangents):
-        return 2 * cotangents
-
-
-class Doubled(nn.Linear):
-    def forward(self, inputs):
-        return Once.apply(super().forward(inputs))
 
 
 def test_operations_that_differentiate_once():
