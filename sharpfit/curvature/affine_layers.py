@@ -103,7 +103,7 @@ class Dense(Affine):
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x W^T + b``; see `Affine`."""
-        return times_transposed(x, weight, bias)
+        return times_transposed(x, weight, bias, any_layout=True)
 
     def add(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         """Return ``y + x W^T``; see `Affine`."""
@@ -124,7 +124,7 @@ class Dense(Affine):
         if not onwards:
             return None
         if onto is None:
-            return times_transposed(cotangent, weight.T)
+            return times_transposed(cotangent, weight.T, any_layout=True)
         return add_times_transposed(onto, cotangent, weight.T)
 
 

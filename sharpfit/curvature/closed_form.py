@@ -43,7 +43,7 @@ class ClosedForm(Linearisation):
 
     def add_transposed_product(self, cotangents: Tensor, total: Parts) -> None:
         """Add ``J^T u``; see `Linearisation`."""
-        self._pull(cotangents, total)
+        self._pull(cotangents.clone(), total)  # layers may work in place
 
     def add_gradient(self, total: Parts) -> None:
         """Add the gradient of ``L``; see `Linearisation`."""

@@ -40,7 +40,10 @@ class Layer(ABC):
     def pull(
         self, kept: Kept, cotangent: Tensor, total: Parts | None, onwards: bool
     ) -> Tensor | None:
-        """Add ``J^T u`` for the cotangent of ``y``; return that of ``x`` if `onwards`."""
+        """Add ``J^T u``; return the cotangent of ``x`` if `onwards`.
+
+        A piecewise linear layer may overwrite `cotangent`, that of ``y``, which it needs no more.
+        """
 
     @abstractmethod
     def pull_tangent(
@@ -98,7 +101,9 @@ class Elementwise(Layer):
         self, kept: Kept, cotangent: Tensor, total: Parts | None, onwards: bool
     ) -> Tensor | None:
         """Return the cotangent of ``x``; see `Layer`."""
-        return cotangent * kept[0] if onwards else None
+        if not onwards:
+            return None
+        return cotangent.mul_(kept[0]) if self.piecewise_linear else cotangent * kept[0]
 
     def pull_tangent(
         self,

@@ -14,6 +14,8 @@ _LEAST_SIDE = 16
 _LEAST_MULTIPLICATIONS = 1 << 20
 _COPIED = 2048  # columns of a factor that are copied at a time
 _ADDED = 1 << 20  # entries of a product that is added to another
+# Columns and rows of a product that BLAS computes in half the time if it is laid out by columns.
+_FEW_COLUMNS, _MANY_ROWS = range(2, 16), 128
 
 _plain: ContextVar[bool] = ContextVar("plain_products", default=False)
 
@@ -32,7 +34,9 @@ def plain_products() -> Iterator[None]:
         _plain.reset(token)
 
 
-def times_transposed(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def times_transposed(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, any_layout: bool = False
+) -> Tensor:
     """Return ``x W^T + b``.
 
     Parameters
@@ -40,11 +44,17 @@ def times_transposed(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     x : Tensor of shape (n, k)
     weight : Tensor of shape (m, k)
     bias : Tensor of shape (m,), optional
+    any_layout : bool, default=False
+        Whether the product may lie in memory by columns, where that is faster.
 
     Returns
     -------
     Tensor of shape (n, m)
     """
+    if any_layout and _is_faster_by_columns(x, weight):
+        if bias is None:
+            return weight.mm(x.t()).t()
+        return torch.addmm(bias.reshape(-1, 1), weight, x.t()).t()
     if _is_faster_by_onednn(x, weight) and (bias is None or bias.shape == weight.shape[:1]):
         return _by_onednn(x, weight, bias)
     return x.mm(weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
@@ -72,11 +82,16 @@ def add_times_transposed(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     return total
 
 
+def _is_faster_by_columns(x: Tensor, weight: Tensor) -> bool:
+    return len(weight) in _FEW_COLUMNS and len(x) >= _MANY_ROWS and x.device.type == "cpu"
+
+
 def _is_faster_by_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN computes a product, and sooner than the BLAS that PyTorch calls.
 
-    Of the processors with AVX-512, MKL uses it on those of one maker, and oneDNN on all: on the
-    others a product takes half the time, by the same arithmetic in float32.
+    Of the processors with AVX-512, MKL uses it on those of one maker, and oneDNN on all. On others
+    a product takes half the time, by the same arithmetic in float32, if they execute it at its full
+    width; those that split it in halves gain nothing.
     """
     if not _has_kernel():
         return False
@@ -111,14 +126,15 @@ def _has_kernel() -> bool:
         torch.backends.mkldnn.is_available()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and not _serves_mkl()
+        and _leaves_avx512_unused(getattr(torch.cpu, "get_capabilities", dict)())
     )
 
 
-def _serves_mkl() -> bool:
-    """Whether the processor is of the maker whose AVX-512 MKL uses; if unknown, it is taken for."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return str(capabilities.get("cpu_name", "Intel")).startswith("Intel")
+def _leaves_avx512_unused(processor: dict[str, Any]) -> bool:
+    """Whether MKL makes no use of a processor's AVX-512, though it is of full width."""
+    of_mkl = str(processor.get("cpu_name", "Intel")).startswith("Intel")
+    # The first of the other makers to have both came with the full width.
+    return not of_mkl and bool(processor.get("avx_vnni", False))
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

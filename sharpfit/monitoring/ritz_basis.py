@@ -50,7 +50,11 @@ class RitzBasis:
         self._projection = np.zeros((0, 0))  # as large as the space
         self._count = 0
         self._compressed = False
+        self._forget_pairs()
+
+    def _forget_pairs(self) -> None:
         self._pairs: tuple[np.ndarray, Tensor] | None = None
+        self._residuals: Tensor | None = None
 
     def __len__(self) -> int:
         return self._count
@@ -105,7 +109,7 @@ class RitzBasis:
         column = (self._space[0][: count + 1] @ product).double().cpu().numpy()
         self._projection[: count + 1, count] = self._projection[count, : count + 1] = column
         self._count += 1
-        self._pairs = None
+        self._forget_pairs()
         return True
 
     @property
@@ -139,10 +143,13 @@ class RitzBasis:
 
     def residuals(self, count: int) -> Tensor:
         """Return ``A y - t y`` of the first Ritz pairs, of shape (count, size)."""
-        coefficients = self._coefficients[:, :count].T
-        values = torch.as_tensor(self.values[:count]).to(self._basis)
-        shifts = values.unsqueeze(1) * coefficients
-        return torch.addmm(coefficients @ self._products, shifts, self._basis, alpha=-1)
+        if self._residuals is None or len(self._residuals) < count:
+            coefficients = self._coefficients[:, :count].T
+            values = torch.as_tensor(self.values[:count]).to(self._basis)
+            shifts = values.unsqueeze(1) * coefficients
+            images = coefficients @ self._products
+            self._residuals = torch.addmm(images, shifts, self._basis, alpha=-1)
+        return self._residuals[:count]
 
     def newest_product(self) -> Tensor:
         """Return the product of the vector added last, of shape (size,)."""
@@ -152,7 +159,8 @@ class RitzBasis:
         """Keep the first Ritz vectors alone."""
         values = self.values[:count]
         self._space = (self.vectors(count), self.images(count))
-        self._projection, self._count, self._pairs = np.diag(values), count, None
+        self._projection, self._count = np.diag(values), count
+        self._forget_pairs()
         self._compressed = True
 
 
