@@ -17,6 +17,7 @@ from sharpfit.linalg import SymmetricOperator
 from sharpfit.linalg.matrix_products import plain_products
 from sharpfit.monitoring.fixed_rows import FixedRows
 from sharpfit.monitoring.record_names import measured, unmeasured
+from sharpfit.monitoring.rough_start import RoughStart
 from sharpfit.monitoring.stability import StabilityCondition, stability_condition
 from sharpfit.monitoring.subsample import Subsample
 from sharpfit.monitoring.tracker import EigenvalueTracker, TrackedEigenpairs
@@ -100,6 +101,14 @@ class Observer:
             scale=1.0 if self._part is None else self._part.scale,
             batch_size=batch_size,
             memory_budget=left // _SHARES,
+        )
+        self._rough = RoughStart(
+            inputs,
+            targets,
+            sample_weight,
+            n_eigenvalues=n_eigenvalues,
+            memory_budget=left // _SHARES,
+            random_state=int(random_state),
         )
         solver = {"tol": tol, "memory_budget": left // _SHARES, "random_state": int(random_state)}
         self._tracker = EigenvalueTracker(n_eigenvalues, **solver)
@@ -204,8 +213,15 @@ class Observer:
         record["loss"] = float(weights @ losses.double())
         record["gradient_norm"] = float(gradient.double().norm())
         recorded = RecordedTangents(operator, _EXPECTED_PRODUCTS)
-        pairs = self._tracker.measure(recorded, gradient, max_products=max_products)
-        record["n_products"] = pairs.n_products
+        pairs = self._tracker.measure(
+            recorded,
+            gradient,
+            rough=lambda: self._rough.vectors(
+                *(plain, loss, names, weights, gradient), criterion_takes_log=criterion_takes_log
+            ),
+            max_products=max_products,
+        )
+        record["n_products"] = pairs.n_products + (0 if pairs.warm else self._rough.n_products)
         for place in range(min(self.n_eigenvalues, len(pairs.values))):
             name = f"eigenvalue_{place + 1}" if place else "sharpness"
             record[name], record[f"{name}_error"] = _with_error(pairs, place, self._tracker.tol)

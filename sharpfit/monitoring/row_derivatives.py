@@ -61,16 +61,17 @@ class ConvolutionLayer:
         Tensor of shape (n,), float64
         """
         entering = F.pad(self.patches, (0, 0, 0, 1), value=bias)
-        few_places = entering.shape[2] <= entering.shape[1]
-        gram = entering.mT @ entering if few_places else None
+        combined = (root.mT @ self.backward.flatten(2)).view(
+            len(root), -1, *self.backward.shape[2:]
+        )
+        if entering.shape[2] <= entering.shape[1]:  # few places
+            stacked = combined.flatten(1, 2)
+            return ((stacked.mT @ stacked) * (entering.mT @ entering)).sum(dim=(1, 2)).double()
         squares = torch.zeros(len(root), dtype=torch.float64, device=root.device)
-        # One column after the other: all at once would be k weights a row.
-        for column in root.unbind(2):
-            cotangent = torch.einsum("nc,ncmt->nmt", column, self.backward)
-            if gram is not None:
-                squares += ((cotangent.mT @ cotangent) * gram).sum(dim=(1, 2)).double()
-            else:
-                squares += (cotangent @ entering.mT).square().sum(dim=(1, 2)).double()
+        # One combination after the other: all at once would be k weights a row.
+        for cotangent in combined.unbind(1):
+            weight = cotangent @ entering.mT
+            squares += torch.linalg.vector_norm(weight, dim=(1, 2)).square().double()
         return squares
 
 

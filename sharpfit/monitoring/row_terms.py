@@ -191,17 +191,15 @@ def _chunk_terms(
         return terms
     for name, dense in found.layers.items():
         if _is_moved(name, moved):
-            energy = dense.features.double().square().sum(dim=1) + _trained_bias(name, moved)
+            energy = _squares(dense.features) + _trained_bias(name, moved)
             terms[f"features {name}"] = energy
-            terms[f"backward {name}"] = dense.backward.square().sum(dim=(1, 2)).double()
-            weighted = (root.mT @ dense.backward).square().sum(dim=(1, 2)).double()
-            terms[f"trace {name}"] = energy * weighted
+            terms[f"backward {name}"] = _squares(dense.backward)
+            terms[f"trace {name}"] = energy * _squares(root.mT @ dense.backward)
     for name, layer in found.convolutions.items():
         if _is_moved(name, moved):
             bias = _trained_bias(name, moved)
-            energy = layer.patches.double().square().sum(dim=(1, 2)) + bias * layer.patches.shape[2]
-            terms[f"features {name}"] = energy
-            terms[f"backward {name}"] = layer.backward.square().sum(dim=(1, 2, 3)).double()
+            terms[f"features {name}"] = _squares(layer.patches) + bias * layer.patches.shape[2]
+            terms[f"backward {name}"] = _squares(layer.backward)
             terms[f"trace {name}"] = layer.squared_derivatives(root, bias)
     if found.first is not None and _is_moved(found.first.name, moved):
         terms |= _floor_terms(found, found.first, loss, targets, root, weights, moved)
@@ -345,6 +343,11 @@ def _is_moved(name: str, moved: Collection[str]) -> bool:
 
 def _trained_bias(name: str, moved: Collection[str]) -> float:
     return float(f"{name}.bias".lstrip(".") in moved)
+
+
+def _squares(rows: Tensor) -> Tensor:
+    """Return the sum of squares of every row, in float64."""
+    return torch.linalg.vector_norm(rows.flatten(1), dim=1).double().square()
 
 
 def _along(jacobian: Tensor, inputs: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Eigenvalues of a matrix that changes a little between measurements."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ _CAUTION = 4.0
 # A warm start also ends when the last product raised the eigenvalue by this part of the tolerance
 # alone, if its error bound, which is generous, is below so many tolerances.
 _IMPROVEMENT, _LOOSE = 0.1, 5.0
+_UNSOUGHT = 2.0  # residual norms that are stated where there was no budget to look for others
 _PROBE_PRODUCTS = 6
 _LEAST_UNWANTED = 4  # Ritz values beyond the wanted ones before a gap to them is believed
 _FAMILIAR = 1.5  # change of the largest eigenvalue up to which the last spectrum is believed
@@ -74,11 +76,12 @@ class EigenvalueTracker:
     spectrum, which is read from the Ritz values, and while they are few from those of the
     measurement it started from.
 
-    The first measurement starts from the hint and noise, and follows a random vector after it
-    converged, since Lanczos may take two close eigenvalues for one. So do later ones as long as
-    the last warm start took more products than the last cold one. Where an old top vector turns
-    out to be no eigenvector any more, the old spectrum is not believed either, and there is more
-    noise.
+    The first measurement starts from the hint and noise, or from rough eigenvectors, and follows a
+    random vector after it converged, since Lanczos may take two close eigenvalues for one. So do
+    later ones as long as the last warm start took more products than the last cold one. Where an
+    old top vector turns out to be no eigenvector any more, the old spectrum is not believed
+    either, and there is more noise. Without an old spectrum four times the bound is stated, and
+    two residual norms where the budget ended before others were looked for.
 
     Errors are estimates: an eigenvector that nothing has pointed to is found by noise alone. Of the
     largest eigenvalues along 54 trajectories of small networks, trained by full batches, batches
@@ -140,6 +143,7 @@ class EigenvalueTracker:
         operator: SymmetricOperator,
         hint: Tensor | None = None,
         *,
+        rough: Callable[[], Tensor | None] | None = None,
         max_products: int | None = None,
     ) -> TrackedEigenpairs:
         """Return the largest eigenpairs of the operator as it is now.
@@ -150,6 +154,9 @@ class EigenvalueTracker:
             The matrix.
         hint : Tensor of shape (size,), optional
             A vector that leans to the top eigenvectors, as a gradient does to those of a Hessian.
+        rough : callable, optional
+            Returns rough eigenvectors, of shape (k, size), or None; called where nothing is known
+            from before.
         max_products : int, optional
             A smaller budget for this measurement.
 
@@ -169,7 +176,7 @@ class EigenvalueTracker:
         if warm:
             known = self._expand_old(basis, wanted, hint)
         else:
-            basis.expand(self._noise(operator) + _unit(hint, operator))
+            self._expand_new(basis, wanted, hint, None if rough is None else rough())
         looking, before = not warm, -np.inf
         while basis.n_products < limit and not basis.complete:
             residual = self._open_residual(basis, wanted, known, before)
@@ -177,14 +184,26 @@ class EigenvalueTracker:
             if residual is None and not looking:
                 break
             if residual is None:
-                looking = False
-                self._probe(basis)
+                looking = not self._probe(basis, limit)
                 continue
             if len(basis) >= wanted + spare:
                 basis.compress(wanted + spare // 2)
             if not basis.expand(residual):
                 basis.expand(self._noise(operator))
-        return self._result(basis, wanted, known, warm)
+        return self._result(basis, wanted, known, warm, looking and not basis.complete)
+
+    def _expand_new(
+        self, basis: RitzBasis, wanted: int, hint: Tensor | None, rough: Tensor | None
+    ) -> None:
+        """Start from rough eigenvectors, or from the hint and noise."""
+        noise = self._noise(basis.operator)
+        if rough is None:
+            basis.expand(noise + _unit(hint, basis.operator))
+            return
+        start = nn.functional.normalize(rough[:wanted].to(noise), dim=1)
+        for vector in start[:-1]:
+            basis.expand(vector)
+        basis.expand(start[-1] + _NOISE * noise)
 
     def _expand_old(self, basis: RitzBasis, wanted: int, hint: Tensor | None) -> np.ndarray | None:
         """Start from old Ritz vectors; return their spectrum if the matrix is still like it."""
@@ -207,13 +226,16 @@ class EigenvalueTracker:
         noise = torch.randn(operator.size, generator=self._generator).to(operator.device)
         return nn.functional.normalize(noise.double(), dim=0)
 
-    def _probe(self, basis: RitzBasis) -> None:
-        """Follow a random vector for a few products."""
+    def _probe(self, basis: RitzBasis, limit: int) -> bool:
+        """Follow a random vector for a few products; return whether the budget allowed it."""
         direction = self._noise(basis.operator)
         for _ in range(_PROBE_PRODUCTS):
+            if basis.n_products >= limit:
+                return False
             if not basis.expand(direction):
-                return  # the basis spans a space the operator does not leave
+                break  # the basis spans a space the operator does not leave
             direction = basis.newest_product()
+        return True
 
     def _open_residual(
         self, basis: RitzBasis, wanted: int, known: np.ndarray | None, before: float
@@ -234,11 +256,21 @@ class EigenvalueTracker:
         return residuals[unsettled[0]] if len(unsettled) else None
 
     def _result(
-        self, basis: RitzBasis, wanted: int, known: np.ndarray | None, warm: bool
+        self,
+        basis: RitzBasis,
+        wanted: int,
+        known: np.ndarray | None,
+        warm: bool,
+        unsought: bool,
     ) -> TrackedEigenpairs:
         count = min(wanted + _SPARE, len(basis))
         values, residuals = basis.values[:wanted], basis.residuals(count)
         bounds = _error_bounds(basis.values, residuals, len(values), known) + _precision(basis)
+        norms = residuals[:wanted].double().norm(dim=1).cpu()
+        if known is None:
+            bounds *= _CAUTION
+        if unsought:  # for another eigenvalue close by, which the gap knows nothing of
+            bounds = np.maximum(bounds, _UNSOUGHT * norms.numpy())
         vectors = basis.vectors(wanted)
         images = basis.images(count)
         if bool(images[:wanted].any(dim=1).all()):
@@ -249,7 +281,7 @@ class EigenvalueTracker:
         return TrackedEigenpairs(
             values=torch.as_tensor(values.copy()),
             vectors=vectors.T.to(basis.operator.dtype),
-            residual_norms=residuals[:wanted].double().norm(dim=1).cpu(),
+            residual_norms=norms,
             error_bounds=torch.as_tensor(bounds),
             converged=torch.as_tensor(
                 bounds <= self.tol * np.maximum(np.abs(values), _SMALL * basis.scale)

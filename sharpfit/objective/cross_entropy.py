@@ -53,12 +53,13 @@ class CrossEntropy(SampleLoss):
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss of every sample; see `SampleLoss.values`."""
-        by_columns = _is_faster_by_columns(outputs) and outputs.ndim == 2
+        # Without class weights, whose errors would be of the shapes as turned.
+        by_columns = self.weight is None and outputs.ndim == 2 and _is_faster_by_columns(outputs)
         values = F.cross_entropy(
             # As one row of many places.
             outputs.T.unsqueeze(0) if by_columns else outputs,
             targets.t().unsqueeze(0) if by_columns else targets,
-            weight=self._class_weights(outputs) if self.weight is not None else None,
+            weight=None if self.weight is None else self._class_weights(outputs),
             ignore_index=self.ignore_index,
             reduction="none",
             label_smoothing=self.label_smoothing,

@@ -21,7 +21,7 @@ HAS_KERNEL = (
 @pytest.fixture
 def other_maker(monkeypatch):
     """Have products computed as on processors of which MKL leaves AVX-512 unused."""
-    monkeypatch.setattr(matrix_products, "_serves_mkl", lambda: False)
+    monkeypatch.setattr(matrix_products, "_leaves_avx512_unused", lambda processor: True)
     matrix_products._has_kernel.cache_clear()
     yield
     matrix_products._has_kernel.cache_clear()
@@ -143,13 +143,32 @@ def test_the_kernel_serves_large_products_in_single_precision_only(other_maker):
         assert kernels.by_onednn
 
 
-@pytest.mark.skipif(not HAS_KERNEL, reason="no AVX-512, or no oneDNN")
+@pytest.mark.parametrize(
+    ("processor", "expected"),
+    [
+        ({}, False),
+        ({"cpu_name": "Intel Xeon", "avx_vnni": True}, False),
+        ({"cpu_name": "AMD EPYC", "avx_vnni": False}, False),  # its AVX-512 is of half the width
+        ({"cpu_name": "AMD EPYC", "avx_vnni": True}, True),
+    ],
+)
+def test_onednn_is_for_processors_that_mkl_does_not_use(processor, expected):
+    assert matrix_products._leaves_avx512_unused(processor) == expected
+
+
 @torch.no_grad()
-def test_mkl_serves_the_processors_of_its_maker():
-    intel = torch.cpu.get_capabilities()["cpu_name"].startswith("Intel")
-    with Kernels() as kernels:
-        times_transposed(*factors(LARGE))
-    assert kernels.by_onednn != intel
+@pytest.mark.parametrize("shape", [(300, 40, 10), (300, 40, 1), (50, 40, 10), LARGE])
+@pytest.mark.parametrize("bias_shape", [None, (), (1,), "columns"])
+def test_any_layout_has_the_same_numbers(shape, bias_shape):
+    x, weight, bias = factors(shape, torch.float64)
+    if bias_shape is None:
+        bias = None
+    elif bias_shape != "columns":
+        bias = torch.full(bias_shape, 0.5, dtype=torch.float64)
+    found = times_transposed(x, weight, bias, any_layout=True)
+    torch.testing.assert_close(found, x @ weight.T + (0 if bias is None else bias))
+    by_columns = shape == (300, 40, 10)
+    assert found.t().is_contiguous() == by_columns or shape[2] == 1
 
 
 def test_derivatives_are_those_of_autograd():
