@@ -27,6 +27,8 @@ from sharpfit.objective import SampleLoss
 # Parts of the memory budget that rows leave: one is the Hessian's, one the eigensolver's, and the
 # rest what passes during a product, which takes several times what is kept of a chunk.
 _SHARES = 7
+# A rough start has the smaller shares of an eighth of the rows.
+_ROUGH = 4
 # Bytes below which products do without kernels that are compiled, and kept, for their shapes.
 _FRUGAL = 2**26
 _EXPECTED_PRODUCTS = 16
@@ -107,7 +109,7 @@ class Observer:
             targets,
             sample_weight,
             n_eigenvalues=n_eigenvalues,
-            memory_budget=left // _SHARES,
+            memory_budget=left // (_ROUGH * _SHARES),
             random_state=int(random_state),
         )
         solver = {"tol": tol, "memory_budget": left // _SHARES, "random_state": int(random_state)}
