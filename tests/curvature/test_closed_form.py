@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.func import functional_call, grad, hessian
 
 from sharpfit.curvature import GaussNewtonOperator, HessianOperator
 from tests.curvature.reference import problem, seeded
@@ -76,6 +77,62 @@ def test_closed_forms_equal_double_backward(name, selection):
         assert fast.route == "closed_form"
         torch.testing.assert_close(fast.to_dense(), general.to_dense())
         torch.testing.assert_close(fast.gradient(), general.gradient())
+
+
+def rectified_twice():
+    """Narrow layers of many rows lie by columns, and rectifiers pull back in place."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Linear(4, 12),
+        nn.ReLU(),
+        nn.LeakyReLU(0.1),
+        nn.BatchNorm1d(12),
+        nn.ReLU6(),
+        nn.Linear(12, 20),
+        nn.Tanh(),
+        nn.Linear(20, 3),
+        nn.Hardtanh(),
+    )
+
+
+@pytest.mark.parametrize("route", ["closed_form", "graph"])
+def test_narrow_chains_of_many_rows(route):
+    module = seeded(rectified_twice).double()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(300, 4, generator=generator, dtype=torch.float64)
+    targets = torch.randint(0, 3, (300,), generator=generator)
+    names = [name for name, _ in module.named_parameters()]
+    sizes = [p.numel() for p in module.parameters()]
+
+    def loss(vector):
+        parts = [
+            part.view_as(p)
+            for part, p in zip(vector.split(sizes), module.parameters(), strict=True)
+        ]
+        outputs = functional_call(module.eval(), dict(zip(names, parts, strict=True)), (inputs,))
+        return F.cross_entropy(outputs, targets)
+
+    point = nn.utils.parameters_to_vector(module.parameters()).detach()
+    operator = HessianOperator(module, nn.CrossEntropyLoss(), inputs, targets, route=route)
+    torch.testing.assert_close(operator.to_dense(), hessian(loss)(point))
+    torch.testing.assert_close(operator.gradient(), grad(loss)(point))
+    direction = torch.randn(len(point), generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(operator.matvec(direction), operator.to_dense() @ direction)
+
+
+@torch.no_grad()
+def test_cotangents_stay_where_the_last_layer_works_in_place():
+    module = seeded(rectified_twice).double()
+    inputs = torch.randn(300, 4, dtype=torch.float64)
+    operator = HessianOperator(
+        module, nn.CrossEntropyLoss(), inputs, torch.zeros(300, dtype=torch.long)
+    )
+    cotangents = torch.randn(300, 3, dtype=torch.float64)
+    kept = cotangents.clone()
+    total = torch.zeros(operator.size, dtype=torch.float64)
+    for linearisation in operator.linearisations():
+        linearisation.add_transposed_product(cotangents, operator.selection.split(total))
+    assert torch.equal(cotangents, kept)
 
 
 class TwoPaths(nn.Module):
