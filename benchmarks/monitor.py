@@ -17,7 +17,7 @@ from torch import nn
 
 from sharpfit import NetworkClassifier, SharpnessMonitor
 from sharpfit.curvature import HessianOperator
-from sharpfit.linalg import eigenpairs
+from sharpfit.linalg import top_eigenpairs
 from sharpfit.monitoring import EigenvalueTracker
 from sharpfit.monitoring.observer import Observer
 
@@ -157,12 +157,12 @@ def first():
                     loss(module(inputs), labels).backward()
                     optimizer.step()
                 record = Observer(inputs, labels, n_jacobian_rows=0, random_state=seed).measure(
-                    module, loss, max_products=3
+                    module, loss, quick=True
                 )
                 operator = HessianOperator(module, loss, inputs, labels)
                 noise = EigenvalueTracker(random_state=seed, max_products=8)
                 value = float(noise.measure(operator, operator.gradient()).values[0])
-                exact = float(eigenpairs(operator, 1, which="largest", tol=1e-5).values[0])
+                exact = float(top_eigenpairs(operator, 1, which="largest", tol=1e-4).values[0])
                 errors["first measurement"].append(abs(record["sharpness"] / exact - 1))
                 errors["from noise"].append(abs(value / exact - 1))
                 beyond += abs(record["sharpness"] - exact) > record["sharpness_error"]

@@ -32,6 +32,7 @@ _ROUGH = 4
 # Bytes below which products do without kernels that are compiled, and kept, for their shapes.
 _FRUGAL = 2**26
 _EXPECTED_PRODUCTS = 16
+_QUICK, _QUICK_FROM_START = 8, 3  # products
 
 
 class Observer:
@@ -108,7 +109,6 @@ class Observer:
             inputs,
             targets,
             sample_weight,
-            n_eigenvalues=n_eigenvalues,
             memory_budget=left // (_ROUGH * _SHARES),
             random_state=int(random_state),
         )
@@ -144,7 +144,7 @@ class Observer:
         optimizer: torch.optim.Optimizer | None = None,
         *,
         criterion_takes_log: bool = False,
-        max_products: int | None = None,
+        quick: bool = False,
     ) -> dict[str, Any]:
         """Measure the module as it is now; it, its gradients and all random states stay.
 
@@ -158,8 +158,9 @@ class Observer:
             For the stability limit, and the parameters that move.
         criterion_takes_log : bool, default=False
             See `sharpfit.objective.split_head`.
-        max_products : int, optional
-            Budget of products for the sharpness.
+        quick : bool, default=False
+            Whether few products have to do, and the sharpness is as accurate as these make it:
+            three, where they can start from an eigenvector on an eighth of the rows, or eight.
 
         Returns
         -------
@@ -180,7 +181,7 @@ class Observer:
             plain_products() if self._frugal else nullcontext(),
         ):
             try:
-                self._measure(module, loss, optimizer, criterion_takes_log, max_products, record)
+                self._measure(module, loss, optimizer, criterion_takes_log, quick, record)
                 self._succeeded = True
             except (FloatingPointError, ValueError, np.linalg.LinAlgError) as error:
                 # A network that could be measured before has gone astray; others are refused.
@@ -204,7 +205,7 @@ class Observer:
         loss: nn.Module | SampleLoss,
         optimizer: torch.optim.Optimizer | None,
         criterion_takes_log: bool,
-        max_products: int | None,
+        quick: bool,
         record: dict[str, Any],
     ) -> None:
         plain = getattr(module, "_orig_mod", module)
@@ -215,15 +216,16 @@ class Observer:
         record["loss"] = float(weights @ losses.double())
         record["gradient_norm"] = float(gradient.double().norm())
         recorded = RecordedTangents(operator, _EXPECTED_PRODUCTS)
-        pairs = self._tracker.measure(
-            recorded,
-            gradient,
-            rough=lambda: self._rough.vectors(
+        start = None
+        if quick and self.n_eigenvalues == 1 and self._tracker.is_new:
+            start = self._rough.vector(
                 *(plain, loss, names, weights, gradient), criterion_takes_log=criterion_takes_log
-            ),
-            max_products=max_products,
-        )
-        record["n_products"] = pairs.n_products + (0 if pairs.warm else self._rough.n_products)
+            )
+        limit = None if not quick else _QUICK if start is None else _QUICK_FROM_START
+        pairs = self._tracker.measure(recorded, gradient, rough=start, max_products=limit)
+        record["n_products"] = pairs.n_products
+        if start is not None:
+            record["n_products"] += self._rough.n_products
         for place in range(min(self.n_eigenvalues, len(pairs.values))):
             name = f"eigenvalue_{place + 1}" if place else "sharpness"
             record[name], record[f"{name}_error"] = _with_error(pairs, place, self._tracker.tol)

@@ -1,4 +1,4 @@
-"""Eigenvectors on few rows, from which a measurement on all rows starts."""
+"""An eigenvector on few rows, from which a measurement on all rows starts."""
 
 import math
 from collections.abc import Sequence
@@ -12,15 +12,14 @@ from sharpfit.objective import SampleLoss
 
 _PART = 8  # one row in so many
 _LEAST_ROWS = 128
-_PRODUCTS = 8  # and so many more for every further eigenvector
-_MORE_PRODUCTS = 4
+_PRODUCTS = 8
 
 
 class RoughStart:
-    """Approximate the top eigenvectors of a Hessian by those on an eighth of the rows.
+    """Approximate the top eigenvector of a Hessian by that on an eighth of the rows.
 
-    The vectors are no result, only a place to start from: three products with all rows then bring
-    the largest eigenvalue as close as eight that start from noise.
+    It is no result, only a place to start from: three products with all rows then bring the
+    largest eigenvalue about as close as eight that start from noise.
 
     Parameters
     ----------
@@ -30,8 +29,6 @@ class RoughStart:
         Their targets.
     sample_weight : Tensor of shape (n,) or None
         Weights in the loss.
-    n_eigenvalues : int
-        Number of eigenvectors.
     memory_budget : int
         Bytes of what their Hessian keeps between products, and of the basis.
     random_state : int
@@ -40,7 +37,7 @@ class RoughStart:
     Attributes
     ----------
     n_products : int
-        What the last vectors took, in products with all rows, rounded up.
+        What the last vector took, in products with all rows, rounded up.
     """
 
     def __init__(
@@ -49,17 +46,15 @@ class RoughStart:
         targets: Tensor,
         sample_weight: Tensor | None,
         *,
-        n_eigenvalues: int,
         memory_budget: int,
         random_state: int,
     ) -> None:
         self._data = (inputs, targets, sample_weight)
-        self._n_eigenvalues = n_eigenvalues
         self._memory_budget = memory_budget
         self._random_state = random_state
         self.n_products = 0
 
-    def vectors(
+    def vector(
         self,
         module: nn.Module,
         criterion: nn.Module | SampleLoss,
@@ -69,7 +64,7 @@ class RoughStart:
         *,
         criterion_takes_log: bool = False,
     ) -> Tensor | None:
-        """Return approximate eigenvectors at the module's present values.
+        """Return an approximate eigenvector at the module's present values.
 
         Parameters
         ----------
@@ -88,8 +83,9 @@ class RoughStart:
 
         Returns
         -------
-        Tensor of shape (k, P), or None
-            None where there are too few rows for a part to be like them.
+        Tensor of shape (P,), or None
+            None where there are too few rows for a part to be like them, or none of a part counts
+            in the loss.
         """
         self.n_products = 0
         counted = row_weights.nonzero().squeeze(1).cpu()
@@ -105,15 +101,17 @@ class RoughStart:
         network = WatchedNetwork(
             inputs, targets, sample_weight, batch_size="auto", memory_budget=self._memory_budget
         )
-        operator = network.load(
-            module, criterion, parameters, criterion_takes_log=criterion_takes_log
-        )
         tracker = EigenvalueTracker(
-            self._n_eigenvalues,
-            max_products=_PRODUCTS + _MORE_PRODUCTS * (self._n_eigenvalues - 1),
+            max_products=_PRODUCTS,
             memory_budget=self._memory_budget,
             random_state=self._random_state,
         )
-        pairs = tracker.measure(operator, hint)
+        try:
+            operator = network.load(
+                module, criterion, parameters, criterion_takes_log=criterion_takes_log
+            )
+            pairs = tracker.measure(operator, hint)
+        except ValueError:  # all rows, of which the loss is known, say what there is to say
+            return None
         self.n_products = math.ceil(pairs.n_products * size / len(row_weights))
-        return pairs.vectors.T
+        return pairs.vectors[:, 0]

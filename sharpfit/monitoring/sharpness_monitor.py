@@ -26,7 +26,6 @@ from sharpfit.objective import SampleLoss
 __all__ = ["SharpnessMonitor"]
 
 _BATCH_KEY = "sharpness_records"
-_FIRST_PRODUCTS = 3
 
 
 class SharpnessMonitor(Callback):
@@ -47,8 +46,8 @@ class SharpnessMonitor(Callback):
         measures. "auto" measures as
         often as `max_overhead` allows, going by the time measurements, with all set-up, and
         training take; what comes of it is `interval_`, and is printed when a verbose network's
-        training ends. Its first measurement takes three products
-        with all rows, from eigenvectors on some, with the error that leaves.
+        training ends. Its first measurement takes few products,
+        three or eight, with the error that leaves.
     max_overhead : float, default=0.15
         Time of measurements as a part of the time of training, for ``every="auto"``. The first
         measurement, before any training, exceeds it at once; no other follows before training
@@ -329,13 +328,12 @@ class SharpnessMonitor(Callback):
         except torch.OutOfMemoryError:
             found = unmeasured(self._measured(), "out of memory while the rows were prepared")
         else:
-            first = self.every == "auto" and not self.records_
             found = self._observer.measure(
                 net.module_,
                 net.criterion_,
                 net.optimizer_,
                 criterion_takes_log=isinstance(net, NeuralNetClassifier),
-                max_products=_FIRST_PRODUCTS if first else None,
+                quick=self.every == "auto" and not self.records_,
             )
         found["seconds"] = time.perf_counter() - start
         self._spent += found["seconds"]

@@ -1,6 +1,5 @@
 """Eigenvalues of a matrix that changes a little between measurements."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +22,7 @@ _CAUTION = 4.0
 _IMPROVEMENT, _LOOSE = 0.1, 5.0
 _UNSOUGHT = 2.0  # residual norms that are stated where there was no budget to look for others
 _PROBE_PRODUCTS = 6
+_COLD_PRODUCTS = 14  # of a cold start, about
 _LEAST_UNWANTED = 4  # Ritz values beyond the wanted ones before a gap to them is believed
 _FAMILIAR = 1.5  # change of the largest eigenvalue up to which the last spectrum is believed
 # Basis vectors beside those asked for, before the basis is compressed: as memory permits.
@@ -76,7 +76,7 @@ class EigenvalueTracker:
     spectrum, which is read from the Ritz values, and while they are few from those of the
     measurement it started from.
 
-    The first measurement starts from the hint and noise, or from rough eigenvectors, and follows a
+    The first measurement starts from the hint and noise, or a rough eigenvector, and follows a
     random vector after it converged, since Lanczos may take two close eigenvalues for one. So do
     later ones as long as the last warm start took more products than the last cold one. Where an
     old top vector turns out to be no eigenvector any more, the old spectrum is not believed
@@ -138,12 +138,17 @@ class EigenvalueTracker:
         self._memory: list[_Memory] = []
         self._lag = 1
 
+    @property
+    def is_new(self) -> bool:
+        """Whether there is no measurement to start from."""
+        return not self._memory
+
     def measure(
         self,
         operator: SymmetricOperator,
         hint: Tensor | None = None,
         *,
-        rough: Callable[[], Tensor | None] | None = None,
+        rough: Tensor | None = None,
         max_products: int | None = None,
     ) -> TrackedEigenpairs:
         """Return the largest eigenpairs of the operator as it is now.
@@ -154,9 +159,8 @@ class EigenvalueTracker:
             The matrix.
         hint : Tensor of shape (size,), optional
             A vector that leans to the top eigenvectors, as a gradient does to those of a Hessian.
-        rough : callable, optional
-            Returns rough eigenvectors, of shape (k, size), or None; called where nothing is known
-            from before.
+        rough : Tensor of shape (size,), optional
+            A rough top eigenvector to start from where no measurement is.
         max_products : int, optional
             A smaller budget for this measurement.
 
@@ -176,7 +180,8 @@ class EigenvalueTracker:
         if warm:
             known = self._expand_old(basis, wanted, hint)
         else:
-            self._expand_new(basis, wanted, hint, None if rough is None else rough())
+            start = self._noise(operator) + _unit(hint, operator)
+            basis.expand(start if rough is None else _unit(rough, operator) + _NOISE * start)
         looking, before = not warm, -np.inf
         while basis.n_products < limit and not basis.complete:
             residual = self._open_residual(basis, wanted, known, before)
@@ -191,19 +196,6 @@ class EigenvalueTracker:
             if not basis.expand(residual):
                 basis.expand(self._noise(operator))
         return self._result(basis, wanted, known, warm, looking and not basis.complete)
-
-    def _expand_new(
-        self, basis: RitzBasis, wanted: int, hint: Tensor | None, rough: Tensor | None
-    ) -> None:
-        """Start from rough eigenvectors, or from the hint and noise."""
-        noise = self._noise(basis.operator)
-        if rough is None:
-            basis.expand(noise + _unit(hint, basis.operator))
-            return
-        start = nn.functional.normalize(rough[:wanted].to(noise), dim=1)
-        for vector in start[:-1]:
-            basis.expand(vector)
-        basis.expand(start[-1] + _NOISE * noise)
 
     def _expand_old(self, basis: RitzBasis, wanted: int, hint: Tensor | None) -> np.ndarray | None:
         """Start from old Ritz vectors; return their spectrum if the matrix is still like it."""
@@ -277,7 +269,9 @@ class EigenvalueTracker:
             self._remember(vectors, _Memory(images, basis.values.copy()))
         else:  # of eigenvalues zero: there is nothing to start from
             self.reset()
-        self._products["warm" if warm else "cold"] = basis.n_products
+        # One that was cut short does not tell what a cold start takes.
+        least = _COLD_PRODUCTS if unsought else 0
+        self._products["warm" if warm else "cold"] = max(basis.n_products, least)
         return TrackedEigenpairs(
             values=torch.as_tensor(values.copy()),
             vectors=vectors.T.to(basis.operator.dtype),

@@ -53,8 +53,7 @@ class CrossEntropy(SampleLoss):
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss of every sample; see `SampleLoss.values`."""
-        # Without class weights, whose errors would be of the shapes as turned.
-        by_columns = self.weight is None and outputs.ndim == 2 and _is_faster_by_columns(outputs)
+        by_columns = self.weight is None and _is_faster_by_columns(outputs, targets)
         values = F.cross_entropy(
             # As one row of many places.
             outputs.T.unsqueeze(0) if by_columns else outputs,
@@ -139,13 +138,22 @@ class CrossEntropy(SampleLoss):
 
 
 def _probabilities(outputs: Tensor) -> Tensor:
-    if not _is_faster_by_columns(outputs):
+    if not _has_few_columns(outputs):
         return outputs.softmax(dim=1)
     probabilities = outputs.T.softmax(dim=0).T
     # As the outputs lie, and so what they are combined with.
     return probabilities if outputs.T.is_contiguous() else probabilities.contiguous()
 
 
-def _is_faster_by_columns(outputs: Tensor) -> bool:
+def _has_few_columns(outputs: Tensor) -> bool:
     """Whether PyTorch takes a fraction of the time along columns: rows are of a few numbers."""
     return outputs.shape[1] <= _FEW_CLASSES and outputs.device.type == "cpu"
+
+
+def _is_faster_by_columns(outputs: Tensor, targets: Tensor) -> bool:
+    """Whether that holds of a loss, for targets that PyTorch takes either way."""
+    if targets.is_floating_point():
+        taken = targets.shape == outputs.shape
+    else:
+        taken = targets.dtype == torch.long and targets.shape == outputs.shape[:1]
+    return taken and outputs.ndim == 2 and _has_few_columns(outputs)
