@@ -163,7 +163,7 @@ def _cross_entropy(
     else:
         if bool((targets == loss.ignore_index).any()):
             raise UnboundedLossError("targets contain ignore_index; leave these rows out")
-        distribution = torch.nn.functional.one_hot(targets.cpu(), n_outputs).double()
+        distribution = torch.nn.functional.one_hot(targets.cpu().long(), n_outputs).double()
     if not soft:
         if loss.weight is not None:
             values = values / loss.weight.detach().double().cpu().numpy()[targets.cpu().numpy()]

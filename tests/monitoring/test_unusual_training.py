@@ -242,6 +242,19 @@ def test_unknown_losses_have_no_implied_slope():
     assert math.isfinite(monitor.records_[-1]["slope_bound"])
 
 
+def test_labels_of_one_byte_are_measured_as_others():
+    X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    y = (X[:, 0] > 0).long()
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    record, expected = (
+        SharpnessMonitor().update(network, nn.CrossEntropyLoss(), (X, labels))
+        for labels in (y.to(torch.uint8), y)
+    )
+    for name in ("sharpness", "loss", "jacobian_max", "loss_slope_bound"):
+        assert record[name] == pytest.approx(expected[name], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("every", "updates"), [("epoch", [0, 5, 10, 15, 20]), ("2 epochs", [0, 10, 20])]
 )
