@@ -27,9 +27,8 @@ from sharpfit.objective import SampleLoss
 # Parts of the memory budget that rows leave: one is the Hessian's, one the eigensolver's, and the
 # rest what passes during a product, which takes several times what is kept of a chunk.
 _SHARES = 7
-# A rough start has the smaller shares of an eighth of the rows.
-_ROUGH = 4
-# Bytes below which products do without kernels that are compiled, and kept, for their shapes.
+# Bytes below which products do without kernels that are compiled, and kept, for their shapes, and
+# a rough start with a fourth of the Hessian's share, in shorter and slower chunks.
 _FRUGAL = 2**26
 _EXPECTED_PRODUCTS = 16
 _QUICK, _QUICK_FROM_START = 8, 3  # products
@@ -109,7 +108,7 @@ class Observer:
             inputs,
             targets,
             sample_weight,
-            memory_budget=left // (_ROUGH * _SHARES),
+            memory_budget=left // _SHARES // (4 if self._frugal else 1),
             random_state=int(random_state),
         )
         solver = {"tol": tol, "memory_budget": left // _SHARES, "random_state": int(random_state)}

@@ -61,18 +61,11 @@ class ConvolutionLayer:
         Tensor of shape (n,), float64
         """
         entering = F.pad(self.patches, (0, 0, 0, 1), value=bias)
-        combined = (root.mT @ self.backward.flatten(2)).view(
-            len(root), -1, *self.backward.shape[2:]
-        )
+        # Of all combinations, (n, k m, T): as large as the derivatives themselves.
+        stacked = (root.mT @ self.backward.flatten(2)).view(len(root), -1, entering.shape[2])
         if entering.shape[2] <= entering.shape[1]:  # few places
-            stacked = combined.flatten(1, 2)
             return ((stacked.mT @ stacked) * (entering.mT @ entering)).sum(dim=(1, 2)).double()
-        squares = torch.zeros(len(root), dtype=torch.float64, device=root.device)
-        # One combination after the other: all at once would be k weights a row.
-        for cotangent in combined.unbind(1):
-            weight = cotangent @ entering.mT
-            squares += torch.linalg.vector_norm(weight, dim=(1, 2)).square().double()
-        return squares
+        return torch.linalg.vector_norm(stacked @ entering.mT, dim=(1, 2)).double().square()
 
 
 @dataclass(frozen=True)
